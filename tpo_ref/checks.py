@@ -1,0 +1,160 @@
+"""Input checks, made once at the public edge. A message says what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# A distribution handed in by a caller may have been computed in float32 over many candidates.
+SUM_TOLERANCE = 1e-4
+
+
+def array(name: str, x: ArrayLike) -> NDArray[Any]:
+    """A real array with a group axis; TypeError for other dtypes, ValueError for 0-d or empty input."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: got dtype {a.dtype}, expected real numbers; convert or drop the imaginary part first")
+    if a.ndim == 0:
+        raise ValueError(f"{name}: got the single number {a}, expected shape (..., K) with the group last; pass a list")
+    if a.size == 0:
+        raise ValueError(f"{name}: got the empty shape {a.shape}, expected at least one candidate; drop empty groups")
+    return a
+
+
+def mask_for(mask: ArrayLike | None, shape: tuple[int, ...]) -> Bools:
+    """The boolean mask, all True when None; TypeError unless boolean, ValueError unless of the given shape."""
+    if mask is None:
+        return np.ones(shape, dtype=np.bool_)
+    m = np.asarray(mask)
+    if m.dtype != np.bool_:
+        raise TypeError(f"mask: got dtype {m.dtype}, expected bool (True = a candidate is here); use mask.astype(bool)")
+    if m.shape != shape:
+        raise ValueError(f"mask: got shape {m.shape}, expected {shape}, one entry per candidate; broadcast it first")
+    return m
+
+
+def same_shape(name: str, a: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """ValueError unless `a` has exactly the given shape: nothing is broadcast silently."""
+    if a.shape != shape:
+        raise ValueError(f"{name}: got shape {a.shape}, expected {shape}; broadcast it explicitly")
+
+
+def finite(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int, ...] | None = None) -> Floats:
+    """Finite real numbers as float64; masked entries may hold anything and come back as 0."""
+    raw = array(name, x)
+    if shape is not None:
+        same_shape(name, raw, shape)
+    a = np.where(mask, raw, 0.0) if mask is not None else raw
+    a = np.asarray(a, dtype=np.float64)
+    if not np.isfinite(a).all():
+        bad = int((~np.isfinite(a)).sum())
+        raise ValueError(f"{name}: got {bad} NaN or infinite of {a.size}; fix the scorer, or mask those candidates")
+    return a
+
+
+def log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int, ...] | None = None) -> Floats:
+    """Log-probabilities up to a constant, float64; −inf allowed, not for a whole group; masked come back −inf."""
+    raw = array(name, x)
+    if raw.dtype.kind != "f":
+        raise TypeError(f"{name}: got dtype {raw.dtype}, expected floating log-probabilities; were token ids passed?")
+    if shape is not None:
+        same_shape(name, raw, shape)
+    a = raw.astype(np.float64)
+    keep = np.ones(a.shape, dtype=np.bool_) if mask is None else mask
+    a = np.where(keep, a, -np.inf)
+    if np.isnan(a).any() or (a == np.inf).any():
+        raise ValueError(f"{name}: got NaN or +inf, expected log-probabilities in [-inf, inf); mask those candidates")
+    if (keep.any(-1) & (a == -np.inf).all(-1)).any():
+        raise ValueError(f"{name}: a group has probability 0 for every candidate; mask that group or fix the model")
+    return a
+
+
+def finite_log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape: Any = None) -> Floats:
+    """Finite log-probabilities, for the rules that form ratios; masked entries come back as 0."""
+    a = array(name, x)
+    if a.dtype.kind != "f":
+        raise TypeError(f"{name}: got dtype {a.dtype}, expected floating log-probabilities; were token ids passed?")
+    return finite(name, a, mask, shape)
+
+
+def distribution(name: str, x: ArrayLike, mask: Bools, shape: tuple[int, ...]) -> Floats:
+    """Non-negative, summing to 1 over the unmasked candidates of every group that has one."""
+    a = finite(name, x, mask, shape)
+    if (a < 0).any():
+        raise ValueError(f"{name}: got the negative entry {a.min():g}, expected a distribution over the group")
+    off = np.abs(a.sum(-1) - mask.any(-1)).max()
+    if off > SUM_TOLERANCE:
+        raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
+    return a
+
+
+def probabilities(name: str, x: ArrayLike) -> Floats:
+    """Numbers in [0, 1] as float64, each a probability of its own."""
+    a = finite(name, x)
+    if (a < 0).any() or (a > 1).any():
+        raise ValueError(f"{name}: got values in [{a.min():g}, {a.max():g}], expected probabilities in [0, 1]")
+    return a
+
+
+def labels(name: str, x: ArrayLike, shape: tuple[int, ...], classes: int) -> NDArray[Any]:
+    """Integers 0…classes − 1, of exactly the given shape."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"{name}: got dtype {a.dtype}, expected integers, the index of the correct class")
+    same_shape(name, a, shape)
+    if (a < 0).any() or (a >= classes).any():
+        raise ValueError(f"{name}: got values in [{a.min()}, {a.max()}], expected 0 to {classes - 1}")
+    return a
+
+
+def positive(name: str, x: float) -> float:
+    """A finite number above zero."""
+    return _scalar(name, x, "above 0", lambda v: v > 0)
+
+
+def non_negative(name: str, x: float) -> float:
+    """A finite number, zero or above."""
+    return _scalar(name, x, "0 or above", lambda v: v >= 0)
+
+
+def real(name: str, x: float) -> float:
+    """A finite number."""
+    return _scalar(name, x, "real", lambda v: True)
+
+
+def whole(name: str, x: int, least: int) -> int:
+    """An integer, at least `least`."""
+    if isinstance(x, bool) or not hasattr(x, "__index__"):
+        raise TypeError(f"{name}: got {x!r}, expected one integer, {least} or above")
+    if x < least:
+        raise ValueError(f"{name}: got {x!r}, expected one integer, {least} or above")
+    return int(x)
+
+
+def unknown(name: str, given: object, options: Iterable[str]) -> NoReturn:
+    """ValueError for a name that is none of the options: it lists them, the closest first."""
+    known = list(options)
+    close = difflib.get_close_matches(str(given), known, n=len(known))
+    meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise ValueError(f"{name}: got {given!r}, {meant}expected one of {', '.join(known)}")
+
+
+def _scalar(name: str, x: float, what: str, holds: Any) -> float:
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: got {x!r}, expected one finite number {what}")
+    if not np.isfinite(x) or not holds(x):
+        raise ValueError(f"{name}: got {x!r}, expected one finite number {what}")
+    return float(x)
+
+
+def choice(name: str, x: object, options: tuple[Any, ...]) -> None:
+    """ValueError unless `x` is one of the options, which the message lists."""
+    if x not in options:
+        raise ValueError(f"{name}: got {x!r}, expected one of {', '.join(map(repr, options))}")

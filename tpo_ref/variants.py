@@ -1,0 +1,204 @@
+"""Other anchors and another divergence on TPO's interface: for when the anchor degenerates. Last axis = group."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tpo_ref import checks, simplex
+from tpo_ref.checks import Bools, Floats
+from tpo_ref.tpo import tpo_grad, tpo_loss, tpo_target
+
+
+def tpo_no_anchor_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """TPO with the old policy left out of the target.
+
+    Paper: Sec. 5 (ablation, Fig. 8)
+
+    q = w = softmax(u/η), L = −Σ q log p. Its fixed point ignores ℓ_old and is wrong: `closed_form.no_anchor_root`.
+
+    Args: logp (…, K) in nats; w (…, K), from `tpo_weights`; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_loss`.
+
+    >>> float(tpo_no_anchor_loss([0.0, 0.0], [1.0, 0.0]).round(4))
+    0.6931
+    """
+    return tpo_loss(logp, w, mask)
+
+
+def tpo_no_anchor_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """Gradient of `tpo_no_anchor_loss`.
+
+    Paper: Sec. 5 (ablation, Fig. 8)
+
+    ∂L/∂ℓ = p − w.
+
+    Args, Raises: as `tpo_no_anchor_loss`. Returns: (…, K).
+
+    >>> tpo_no_anchor_grad([0.0, 0.0], [0.75, 0.25]).tolist()
+    [-0.25, 0.25]
+    """
+    return tpo_grad(logp, w, mask)
+
+
+def tpo_tempered_loss(
+    logp: ArrayLike,
+    logp_old: ArrayLike,
+    u: ArrayLike,
+    eta: float = 1.0,
+    temperature: float = 1.0,
+    mask: ArrayLike | None = None,
+) -> Floats:
+    """TPO with both group distributions flattened by a temperature.
+
+    Paper: none (deviation D5)
+
+    p̃ = softmax(ℓ/T), q̃ ∝ softmax(ℓ_old/T) exp(u/η), L = −Σ q̃ log p̃. Its fixed point is ℓ = ℓ_old + T u/η + const, so
+    choose η·T to keep the tilt of T = 1.
+
+    Args: logp, logp_old (…, K) in nats; u (…, K); eta, temperature > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`, `tpo_loss`.
+
+    >>> float(tpo_tempered_loss([0.0, 0.0], [0.0, 0.0], [1.0, -1.0], temperature=4.0).round(4))
+    0.6931
+    """
+    new, q = _tempered(logp, logp_old, u, eta, temperature, mask)
+    return tpo_loss(new, q, mask)
+
+
+def tpo_tempered_grad(
+    logp: ArrayLike,
+    logp_old: ArrayLike,
+    u: ArrayLike,
+    eta: float = 1.0,
+    temperature: float = 1.0,
+    mask: ArrayLike | None = None,
+) -> Floats:
+    """Gradient of `tpo_tempered_loss`.
+
+    Paper: none (deviation D5)
+
+    ∂L/∂ℓ = (p̃ − q̃)/T.
+
+    Args, Raises: as `tpo_tempered_loss`. Returns: (…, K).
+
+    >>> tpo_tempered_grad([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], temperature=2.0).tolist()
+    [0.0, 0.0]
+    """
+    new, q = _tempered(logp, logp_old, u, eta, temperature, mask)
+    return tpo_grad(new, q, mask) / temperature
+
+
+def tpo_length_normalised_loss(
+    logp: ArrayLike,
+    logp_old: ArrayLike,
+    u: ArrayLike,
+    lengths: ArrayLike,
+    eta: float = 1.0,
+    mask: ArrayLike | None = None,
+) -> Floats:
+    """TPO on mean token log-probabilities.
+
+    Paper: none (deviation D5)
+
+    p̃ = softmax(ℓ/n), q̃ ∝ softmax(ℓ_old/n) exp(u/η), L = −Σ q̃ log p̃. It asks for a tilt per token: scale η with n.
+
+    Args: logp, logp_old (…, K) in nats; u (…, K); lengths (…, K) tokens, ≥ 1; eta > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`, and for a length below 1.
+
+    >>> float(tpo_length_normalised_loss([-4.0, -2.0], [-4.0, -2.0], [1.0, -1.0], [2, 1]).round(4))
+    0.6931
+    """
+    new, old, _, keep = _per_token(logp, logp_old, lengths, mask)
+    return tpo_loss(new, tpo_target(old, u, eta, keep), keep)
+
+
+def tpo_length_normalised_grad(
+    logp: ArrayLike,
+    logp_old: ArrayLike,
+    u: ArrayLike,
+    lengths: ArrayLike,
+    eta: float = 1.0,
+    mask: ArrayLike | None = None,
+) -> Floats:
+    """Gradient of `tpo_length_normalised_loss`.
+
+    Paper: none (deviation D5)
+
+    ∂L/∂ℓ_i = (p̃ − q̃)_i / n_i; it no longer sums to zero unless the lengths are equal.
+
+    Args, Raises: as `tpo_length_normalised_loss`. Returns: (…, K).
+
+    >>> tpo_length_normalised_grad([-4.0, -2.0], [-4.0, -2.0], [0.0, 0.0], [2, 1]).tolist()
+    [0.0, 0.0]
+    """
+    new, old, n, keep = _per_token(logp, logp_old, lengths, mask)
+    return tpo_grad(new, tpo_target(old, u, eta, keep), keep) / n
+
+
+def tpo_reverse_kl_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """The target fitted by the mode-seeking divergence instead of cross-entropy.
+
+    Paper: none (deviation D5)
+
+    L = KL(p‖q). At the snapshot, in ratio form (ℓ := ℓ − ℓ_old, q := w), its gradient is exactly Group PG's over K.
+
+    Args: logp (…, K) in nats; q (…, K), a distribution; mask (…, K) bool.
+    Returns: (…), one loss per group in nats; inf where p > 0 and q = 0. Raises: TypeError, ValueError as `tpo_loss`.
+
+    >>> float(tpo_reverse_kl_loss([0.0, 0.0], [0.5, 0.5]))
+    0.0
+    """
+    p, d = _log_gap(logp, q, mask)
+    return np.asarray((p * d).sum(-1))
+
+
+def tpo_reverse_kl_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+    """Gradient of `tpo_reverse_kl_loss`.
+
+    Paper: none (deviation D5)
+
+    ∂L/∂ℓ_i = p_i (d_i − Σ p d) with d = log p − log q; NaN in a group whose loss is inf.
+
+    Args, Raises: as `tpo_reverse_kl_loss`. Returns: (…, K).
+
+    >>> tpo_reverse_kl_grad([0.0, 0.0], [0.5, 0.5]).tolist()
+    [0.0, 0.0]
+    """
+    p, d = _log_gap(logp, q, mask)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)))
+
+
+def _tempered(
+    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float, temperature: float, mask: ArrayLike | None
+) -> tuple[Floats, Floats]:
+    temperature = checks.positive("temperature", temperature)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw.shape)
+    old = checks.log_weights("logp_old", logp_old, keep, raw.shape)
+    return checks.log_weights("logp", raw, keep) / temperature, tpo_target(old / temperature, u, eta, keep)
+
+
+def _per_token(
+    logp: ArrayLike, logp_old: ArrayLike, lengths: ArrayLike, mask: ArrayLike | None
+) -> tuple[Floats, Floats, Floats, Bools]:
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw.shape)
+    n = np.where(keep, checks.finite("lengths", lengths, keep, raw.shape), 1.0)
+    if (n < 1).any():
+        raise ValueError(f"lengths: got {n.min():g}, expected at least 1 token; mask the empty candidate")
+    old = checks.log_weights("logp_old", logp_old, keep, raw.shape)
+    return checks.log_weights("logp", raw, keep) / n, old / n, n, keep
+
+
+def _log_gap(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Floats]:
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw.shape)
+    q = checks.distribution("q", q, keep, raw.shape)
+    logs = simplex.log_softmax(raw, keep)
+    p = simplex.softmax(raw, keep)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = logs - np.log(q)
+    # 0·log 0 = 0 where p = 0, whatever q is there.
+    return p, np.where(p > 0, d, 0.0)

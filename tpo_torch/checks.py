@@ -1,0 +1,182 @@
+"""Input checks of the torch mirror: `tpo_ref.checks` without a host synchronisation.
+
+Shapes and dtypes are always checked. Values are checked where reading them costs nothing: on the CPU, outside
+`torch.compile`. On an accelerator a NaN stays a visible NaN in the loss of its group (deviation D6).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A distribution handed in by a caller may have been computed in float32 over many candidates.
+SUM_TOLERANCE = 1e-4
+
+
+def array(name: str, x: Tensor) -> Tensor:
+    """A real tensor with a group axis; TypeError for other types, ValueError for 0-d or empty input."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected torch.Tensor; use torch.as_tensor")
+    if x.is_complex():
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert or drop the imaginary part first")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: got a 0-d tensor, expected shape (..., K) with the group last; use x.reshape(1)")
+    if x.numel() == 0:
+        raise ValueError(f"{name}: got the empty shape {tuple(x.shape)}, expected a candidate; drop empty groups")
+    return x
+
+
+def mask_for(mask: Tensor | None, like: Tensor) -> Tensor:
+    """The boolean mask, all True when None; TypeError unless boolean, ValueError unless of the shape of `like`."""
+    if mask is None:
+        return torch.ones_like(like, dtype=torch.bool)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"mask: got {got}, expected a bool tensor (True = a candidate is here); use mask.bool()")
+    if mask.shape != like.shape:
+        got = tuple(mask.shape)
+        raise ValueError(f"mask: got shape {got}, expected {tuple(like.shape)}, one entry per candidate")
+    return mask
+
+
+def same_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless `x` has exactly the given shape: nothing is broadcast silently."""
+    if tuple(x.shape) != tuple(shape):
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {tuple(shape)}; expand it explicitly")
+
+
+def finite(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Finite real numbers in float32 or wider; masked entries may hold anything and come back as 0."""
+    x = _floats(array(name, x))
+    if shape is not None:
+        same_shape(name, x, shape)
+    if mask is not None:
+        x = torch.where(mask, x, 0.0)
+    if _readable(x) and not _sums_to_finite(x) and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{name}: got {bad} NaN or infinite of {x.numel()}; fix the scorer, or mask those candidates")
+    return x
+
+
+def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Log-probabilities up to a constant; −inf allowed, not for a whole group; masked come back −inf."""
+    x = _log_probabilities(name, x)
+    if shape is not None:
+        same_shape(name, x, shape)
+    if mask is not None:
+        x = torch.where(mask, x, -math.inf)
+    if _readable(x) and not _sums_to_finite(x):
+        if bool((torch.isnan(x) | (x == math.inf)).any()):
+            raise ValueError(f"{name}: got NaN or +inf, expected log-probabilities in [-inf, inf); mask them")
+        impossible = (x == -math.inf).all(-1)
+        if bool((impossible if mask is None else impossible & mask.any(-1)).any()):
+            raise ValueError(f"{name}: a group has probability 0 for every candidate; mask that group or fix the model")
+    return x
+
+
+def finite_log_weights(
+    name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """Finite log-probabilities, for the rules that form ratios; masked entries come back as 0."""
+    return finite(name, _log_probabilities(name, x), mask, shape)
+
+
+def distribution(name: str, x: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Non-negative, summing to 1 over the unmasked candidates of every group that has one; detached."""
+    x = finite(name, x, mask, shape).detach()
+    if _readable(x):
+        if bool((x < 0).any()):
+            raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
+        off = float((x.sum(-1) - mask.any(-1).to(x.dtype)).abs().max())
+        if off > SUM_TOLERANCE:
+            raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
+    return x
+
+
+def probabilities(name: str, x: Tensor) -> Tensor:
+    """Numbers in [0, 1], each a probability of its own."""
+    x = finite(name, x)
+    if not all_hold((x >= 0) & (x <= 1)):
+        raise ValueError(f"{name}: got values in [{float(x.min()):g}, {float(x.max()):g}], expected [0, 1]")
+    return x
+
+
+def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
+    """Integers 0…classes − 1, of exactly the given shape."""
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        got = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{name}: got {got}, expected an integer tensor, the index of the correct class")
+    same_shape(name, x, shape)
+    if not all_hold((x >= 0) & (x < classes)):
+        raise ValueError(f"{name}: got values in [{int(x.min())}, {int(x.max())}], expected 0 to {classes - 1}")
+    return x
+
+
+def positive(name: str, x: float) -> float:
+    """A finite number above zero."""
+    return _scalar(name, x, "above 0", lambda v: v > 0)
+
+
+def non_negative(name: str, x: float) -> float:
+    """A finite number, zero or above."""
+    return _scalar(name, x, "0 or above", lambda v: v >= 0)
+
+
+def real(name: str, x: float) -> float:
+    """A finite number."""
+    return _scalar(name, x, "real", lambda v: True)
+
+
+def choice(name: str, x: object, options: tuple[Any, ...]) -> None:
+    """ValueError unless `x` is one of the options, which the message lists."""
+    if x not in options:
+        raise ValueError(f"{name}: got {x!r}, expected one of {', '.join(map(repr, options))}")
+
+
+def whole(name: str, x: int, least: int) -> int:
+    """An integer, at least `least`."""
+    if isinstance(x, bool) or not hasattr(x, "__index__"):
+        raise TypeError(f"{name}: got {x!r}, expected one integer, {least} or above")
+    if x < least:
+        raise ValueError(f"{name}: got {x!r}, expected one integer, {least} or above")
+    return int(x)
+
+
+def all_hold(condition: Tensor) -> bool:
+    """Whether every entry is true, as far as that can be read without a synchronisation; True where it cannot."""
+    return not _readable(condition) or bool(condition.all())
+
+
+def _scalar(name: str, x: float, what: str, holds: Any) -> float:
+    # Tensors are refused: reading one would synchronise. NumPy's scalars know __float__ and no shape of their own.
+    # A number that torch.compile made symbolic (a schedule for eta) knows its type and its order, nothing else.
+    number = isinstance(x, (int, float)) and not isinstance(x, bool)
+    if not number and (isinstance(x, (bool, Tensor)) or not hasattr(x, "__float__") or getattr(x, "shape", ()) != ()):
+        raise TypeError(f"{name}: got {x!r}, expected one finite number {what}")
+    if not -math.inf < x < math.inf or not holds(x):
+        raise ValueError(f"{name}: got {x!r}, expected one finite number {what}")
+    return float(x)
+
+
+def _log_probabilities(name: str, x: Tensor) -> Tensor:
+    if not array(name, x).is_floating_point():
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected floating log-probabilities; were token ids passed?")
+    return _floats(x)
+
+
+def _floats(x: Tensor) -> Tensor:
+    # Half precision is computed in float32 (deviation D4): in bfloat16, 4,096 token log-probabilities err by 0.07 nats.
+    return x.to(torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.get_default_dtype())
+
+
+def _sums_to_finite(x: Tensor) -> bool:
+    # NaN and infinity survive a sum, so a finite one clears every term in a single pass. Finite terms may still
+    # overflow: only then is each looked at.
+    return math.isfinite(float(x.detach().sum()))
+
+
+def _readable(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

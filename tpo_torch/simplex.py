@@ -1,0 +1,158 @@
+"""Distributions over one group: softmax with masks, divergences, effective sample size. Last axis = group."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tpo_torch import checks
+
+
+def log_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log of the group distribution p.
+
+    Paper: Eq. 1
+
+    log p_i = ℓ_i − log Σ_j exp ℓ_j over the unmasked candidates; −inf at a masked one.
+
+    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool, False = no candidate here.
+    Returns: (…, K), float32 or wider. A group that is masked throughout is −inf throughout (deviation D3).
+    Raises: TypeError, ValueError for a dtype, shape or value that is no log-probability.
+
+    >>> log_softmax(torch.zeros(2))
+    tensor([-0.6931, -0.6931])
+    """
+    x, keep = _inhabited(logits, mask)
+    return torch.where(keep, torch.log_softmax(x, -1), -math.inf)
+
+
+def softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The group distribution p.
+
+    Paper: Eq. 1
+
+    p_i = exp ℓ_i / Σ_j exp ℓ_j over the unmasked candidates; 0 at a masked one.
+
+    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool.
+    Returns: (…, K), summing to 1; a group that is masked throughout is 0 throughout (deviation D3).
+    Raises: TypeError, ValueError as `log_softmax`.
+
+    >>> softmax(torch.tensor([0.0, 0.0, 5.0]), mask=torch.tensor([True, True, False]))
+    tensor([0.5000, 0.5000, 0.0000])
+    """
+    x, keep = _inhabited(logits, mask)
+    return torch.where(keep, torch.softmax(x, -1), 0.0)
+
+
+def logsumexp(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log of the total weight of a group.
+
+    Paper: Eq. 1 (its normaliser)
+
+    log Σ_j exp ℓ_j, so that log p_i = ℓ_i − logsumexp(ℓ).
+
+    Args: logits (…, K) in nats; mask (…, K) bool.
+    Returns: (…), −inf for a group that is masked throughout.
+    Raises: TypeError, ValueError as `log_softmax`.
+
+    >>> logsumexp(torch.zeros(2))
+    tensor(0.6931)
+    """
+    x, keep = _inhabited(logits, mask)
+    return torch.where(keep.any(-1), torch.logsumexp(x, -1), -math.inf)
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """Kullback–Leibler divergence.
+
+    Paper: Eq. 4 (its penalty)
+
+    KL(p‖q) = Σ p log(p/q) in nats, with 0 log 0 = 0; inf where p > 0 and q = 0.
+
+    Args: p, q (…, K), non-negative.
+    Returns: (…).
+    Raises: TypeError, ValueError for a dtype, shape or value that is no distribution.
+
+    >>> kl(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
+    tensor(0.6931)
+    """
+    p, q = _pair(p, q)
+    inside = p > 0
+    gap = torch.log(torch.where(inside, p, 1.0)) - torch.log(torch.where(inside, q, 1.0))
+    # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
+    terms = torch.where(inside, p, 0.0) * gap - p + q
+    # Clamping would also stop the gradient of a rounded term, hence the detached correction.
+    return (terms + torch.relu(-terms).detach()).sum(-1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Shannon entropy.
+
+    Paper: Eq. 3 (its lower bound)
+
+    H(p) = −Σ p log p in nats, with 0 log 0 = 0.
+
+    Args: p (…, K), non-negative. Returns: (…), in [0, log K].
+    Raises: TypeError, ValueError for a dtype, shape or value that is no distribution.
+
+    >>> entropy(torch.tensor([0.5, 0.5]))
+    tensor(0.6931)
+    """
+    p, _ = _pair(p, p)
+    # torch.special.entr has the same value, but an infinite slope at p = 0 that turns a softmax's gradient into NaN.
+    return -(p * torch.log(torch.where(p > 0, p, 1.0))).sum(-1)
+
+
+def tv(p: Tensor, q: Tensor) -> Tensor:
+    """Total variation distance.
+
+    Paper: ours; spec/tpo.md uses it to say how far a target is from its anchor
+
+    TV(p, q) = ½ Σ |p − q|.
+
+    Args: p, q (…, K), non-negative. Returns: (…), in [0, 1].
+    Raises: TypeError, ValueError for a dtype, shape or value that is no distribution.
+
+    >>> tv(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor(1.)
+    """
+    p, q = _pair(p, q)
+    return (p - q).abs().sum(-1) / 2
+
+
+def effective_sample_size(p: Tensor) -> Tensor:
+    """How many candidates a distribution really weighs.
+
+    Paper: ours; an anchor-health figure, spec/tpo.md
+
+    1 / Σ p²; 0 for a group that is masked throughout.
+
+    Args: p (…, K), non-negative. Returns: (…), in [1, K].
+    Raises: TypeError, ValueError for a dtype, shape or value that is no distribution.
+
+    >>> effective_sample_size(torch.tensor([0.5, 0.5, 0.0]))
+    tensor(2.)
+    """
+    p, _ = _pair(p, p)
+    squares = (p * p).sum(-1)
+    return torch.where(squares > 0, 1 / squares, 0.0)
+
+
+def _inhabited(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    raw = checks.array("logits", logits)
+    keep = checks.mask_for(mask, raw)
+    if mask is None:
+        return checks.log_weights("logits", raw), keep
+    x = checks.log_weights("logits", raw, keep)
+    return torch.where(keep.any(-1, keepdim=True), x, 0.0), keep
+
+
+def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    a = checks.finite("p", p)
+    b = checks.finite("q", q, shape=tuple(a.shape))
+    for name, x in (("p", a), ("q", b)):
+        if not checks.all_hold(x >= 0):
+            raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
+    return a, b

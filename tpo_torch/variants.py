@@ -1,0 +1,108 @@
+"""Other anchors and another divergence on TPO's interface: for when the anchor degenerates. Last axis = group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tpo_torch import checks, simplex
+from tpo_torch.tpo import tpo_loss, tpo_target
+
+
+def tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> Tensor:
+    """TPO with the old policy left out of the target.
+
+    Paper: Sec. 5 (ablation, Fig. 8)
+
+    q = w = softmax(u/η), L = −Σ q log p. Its fixed point ignores ℓ_old and is wrong: `closed_form.no_anchor_root`.
+
+    Args: logp (…, K) in nats; w (…, K), from `tpo_weights`; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_loss`.
+
+    >>> tpo_no_anchor_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    tensor(0.6931)
+    """
+    return tpo_loss(logp, w, mask)
+
+
+def tpo_tempered_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    u: Tensor,
+    eta: float = 1.0,
+    temperature: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """TPO with both group distributions flattened by a temperature.
+
+    Paper: none (deviation D5)
+
+    p̃ = softmax(ℓ/T), q̃ ∝ softmax(ℓ_old/T) exp(u/η), L = −Σ q̃ log p̃. Its fixed point is ℓ = ℓ_old + T u/η + const, so
+    choose η·T to keep the tilt of T = 1.
+
+    Args: logp, logp_old (…, K) in nats; u (…, K); eta, temperature > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`, `tpo_loss`.
+
+    >>> tpo_tempered_loss(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]), temperature=4.0)
+    tensor(0.6931)
+    """
+    temperature = checks.positive("temperature", temperature)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw)
+    old = checks.log_weights("logp_old", logp_old, keep, tuple(raw.shape))
+    q = tpo_target(old / temperature, u, eta, mask)
+    return tpo_loss(checks.log_weights("logp", raw, keep) / temperature, q, mask)
+
+
+def tpo_length_normalised_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    u: Tensor,
+    lengths: Tensor,
+    eta: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """TPO on mean token log-probabilities.
+
+    Paper: none (deviation D5)
+
+    p̃ = softmax(ℓ/n), q̃ ∝ softmax(ℓ_old/n) exp(u/η), L = −Σ q̃ log p̃. It asks for a tilt per token: scale η with n.
+
+    Args: logp, logp_old (…, K) in nats; u (…, K); lengths (…, K) tokens, ≥ 1; eta > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`, and for a length below 1.
+
+    >>> logp = torch.tensor([-4.0, -2.0])
+    >>> tpo_length_normalised_loss(logp, logp, torch.tensor([1.0, -1.0]), torch.tensor([2, 1]))
+    tensor(0.6931)
+    """
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw)
+    n = torch.where(keep, checks.finite("lengths", lengths, keep, tuple(raw.shape)), 1.0).detach()
+    if not checks.all_hold(n >= 1):
+        raise ValueError(f"lengths: got {float(n.min()):g}, expected at least 1 token; mask the empty candidate")
+    q = tpo_target(checks.log_weights("logp_old", logp_old, keep, tuple(raw.shape)) / n, u, eta, mask)
+    return tpo_loss(checks.log_weights("logp", raw, keep) / n, q, mask)
+
+
+def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The target fitted by the mode-seeking divergence instead of cross-entropy.
+
+    Paper: none (deviation D5)
+
+    L = KL(p‖q). At the snapshot, in ratio form (ℓ := ℓ − ℓ_old, q := w), its gradient is exactly Group PG's over K.
+
+    Args: logp (…, K) in nats; q (…, K), a distribution; mask (…, K) bool.
+    Returns: (…), one loss per group in nats; inf where p > 0 and q = 0. Raises: TypeError, ValueError as `tpo_loss`.
+
+    >>> tpo_reverse_kl_loss(torch.zeros(2), torch.tensor([0.5, 0.5]))
+    tensor(0.)
+    """
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw)
+    q = checks.distribution("q", q, keep, tuple(raw.shape))
+    logs = simplex.log_softmax(raw, mask)
+    p = torch.exp(logs)
+    # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.
+    inside = p > 0
+    d = torch.where(inside, logs, 0.0) - torch.log(torch.where(inside, q, 1.0))
+    return (torch.where(inside, p, 0.0) * d).sum(-1)

@@ -1,0 +1,61 @@
+"""REBEL: regress differences of log-ratios on differences of scores. Last axis = group."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tpo_ref import checks
+from tpo_ref.checks import Floats
+from tpo_ref.ppo import log_ratio
+
+
+def rebel_loss(
+    logp: ArrayLike, logp_old: ArrayLike, scores: ArrayLike, eta_r: float = 1.0, mask: ArrayLike | None = None
+) -> Floats:
+    """Squared error of every pairwise log-ratio difference against the pair's score difference.
+
+    Paper: REBEL
+
+    L = (1/2K²) Σ_ij (a_i − a_j)² with a = x/η_R − s, x = ℓ − ℓ_old: the variance of a over the group, hence O(K). It is
+    zero exactly where x = η_R s + const, TPO's fixed point with u/η := η_R s (deviation D37: all pairs).
+
+    Args: logp, logp_old (…, K) in nats, finite; scores (…, K) raw; eta_r > 0, nats per unit of score; mask (…, K) bool.
+    Returns: (…), one loss per group, in squared units of score.
+    Raises: TypeError, ValueError for a bad dtype, shape, mask or eta_r, NaN or infinity.
+
+    >>> float(rebel_loss([-1.0, -2.0], [-1.0, -2.0], [1.0, 0.0]))
+    0.25
+    """
+    off, count = _residual(logp, logp_old, scores, eta_r, mask)
+    return np.asarray((off**2 / count).sum(-1))
+
+
+def rebel_grad(
+    logp: ArrayLike, logp_old: ArrayLike, scores: ArrayLike, eta_r: float = 1.0, mask: ArrayLike | None = None
+) -> Floats:
+    """Gradient of `rebel_loss` in the group logits.
+
+    Paper: REBEL
+
+    ∂L/∂ℓ_i = (2/(K η_R)) (a_i − ā): Σ g = 0. A zero-variance group keeps a pull to ℓ_old, which is 0 at the snapshot.
+
+    Args, Raises: as `rebel_loss`. Returns: (…, K).
+
+    >>> rebel_grad([-1.0, -2.0], [-1.0, -2.0], [1.0, 0.0]).tolist()
+    [-0.5, 0.5]
+    """
+    off, count = _residual(logp, logp_old, scores, eta_r, mask)
+    return 2 * off / (count * eta_r)
+
+
+def _residual(
+    logp: ArrayLike, logp_old: ArrayLike, scores: ArrayLike, eta_r: float, mask: ArrayLike | None
+) -> tuple[Floats, Floats]:
+    """a − ā, 0 at a masked candidate; the number of candidates in each group, at least 1."""
+    eta_r = checks.positive("eta_r", eta_r)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw.shape)
+    a = log_ratio(raw, logp_old, keep) / eta_r - checks.finite("scores", scores, keep, raw.shape)
+    count = np.maximum(keep.sum(-1, keepdims=True), 1)
+    return np.where(keep, a - a.sum(-1, keepdims=True) / count, 0.0), count.astype(np.float64)

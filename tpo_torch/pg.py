@@ -1,0 +1,76 @@
+"""Plain policy gradients: REINFORCE, Group PG, and the cross-entropy oracle they are measured against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tpo_torch import checks, simplex
+
+
+def pg_loss(logp: Tensor, advantages: Tensor) -> Tensor:
+    """REINFORCE: each log-probability, weighted by its advantage.
+
+    Paper: PG
+
+    L = −Σ A_i ℓ_i, A frozen: ∂L/∂ℓ = −A. The estimators of A stand in `advantages`.
+
+    Args: logp (…, K) in nats; advantages (…, K), in the unit of the scores. Where A = 0, logp may hold anything.
+    Returns: (…), one loss per group, summed over its candidates.
+    Raises: TypeError, ValueError for a bad dtype or shape, NaN or infinity.
+
+    >>> pg_loss(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, -1.0]))
+    tensor(-1.)
+    """
+    a = checks.finite("advantages", advantages).detach()
+    x = checks.finite_log_weights("logp", logp, a != 0, tuple(a.shape))
+    return -(a * x).sum(-1)
+
+
+def group_pg_loss(logp: Tensor, u: Tensor, eta: float = 1.0) -> Tensor:
+    """TPO's signal without TPO's target.
+
+    Paper: Group PG
+
+    L = −Σ (u_i/η) ℓ_i with u from `standardize`, frozen: ∂L/∂ℓ = −u/η.
+
+    Args: logp (…, K) in nats; u (…, K); eta > 0. Where u = 0, logp may hold anything (a masked candidate).
+    Returns: (…), one loss per group, summed over its candidates.
+    Raises: TypeError, ValueError for a bad dtype, shape or eta, NaN or infinity.
+
+    >>> group_pg_loss(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, -1.0]), eta=2.0)
+    tensor(-0.5000)
+    """
+    eta = checks.positive("eta", eta)
+    return pg_loss(logp, checks.finite("u", u) / eta)
+
+
+def ce_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy with the right answer: the oracle that knows the label.
+
+    Paper: CE
+
+    L = −log π_y with π = softmax(z): ∂L/∂z = π − e_y.
+
+    Args: logits (…, V) in nats, −inf allowed; label (…) integers in 0…V−1.
+    Returns: (…), in nats; inf where π_y = 0.
+    Raises: TypeError, ValueError for a bad dtype or shape, NaN, a label that is no class.
+
+    >>> ce_loss(torch.zeros(2), torch.tensor(1))
+    tensor(0.6931)
+    """
+    raw = checks.array("logits", logits)
+    y = _labels(label, tuple(raw.shape))
+    return -torch.gather(simplex.log_softmax(raw), -1, y.unsqueeze(-1)).squeeze(-1)
+
+
+def _labels(label: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(label, Tensor):
+        raise TypeError(f"label: got {type(label).__name__}, expected torch.Tensor; use torch.as_tensor")
+    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+        raise TypeError(f"label: got dtype {label.dtype}, expected integer classes; a one-hot row needs argmax(-1)")
+    checks.same_shape("label", label, shape[:-1])
+    if not checks.all_hold((label >= 0) & (label < shape[-1])):
+        got = f"{int(label.min())} to {int(label.max())}"
+        raise ValueError(f"label: got {got}, expected classes 0 to {shape[-1] - 1}; check the logits")
+    return label.long()

@@ -1,0 +1,38 @@
+"""REBEL: regress differences of log-ratios on differences of scores. Last axis = group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tpo_torch import checks
+from tpo_torch.ppo import log_ratio
+
+
+def rebel_loss(
+    logp: Tensor, logp_old: Tensor, scores: Tensor, eta_r: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """Squared error of every pairwise log-ratio difference against the pair's score difference.
+
+    Paper: REBEL
+
+    L = (1/2K²) Σ_ij (a_i − a_j)² with a = x/η_R − s, x = ℓ − ℓ_old: the variance of a over the group, hence O(K). It is
+    zero exactly where x = η_R s + const, TPO's fixed point with u/η := η_R s (deviation D37: all pairs). Autograd gives
+    ∂L/∂ℓ_i = (2/(K η_R)) (a_i − ā): a zero-variance group keeps a pull to ℓ_old, which is 0 at the snapshot.
+
+    Args: logp, logp_old (…, K) in nats, finite; scores (…, K) raw; eta_r > 0, nats per unit of score; mask (…, K) bool.
+    Returns: (…), one loss per group, in squared units of score.
+    Raises: TypeError, ValueError for a bad dtype, shape, mask or eta_r, NaN or infinity.
+
+    >>> logp = torch.tensor([-1.0, -2.0])
+    >>> rebel_loss(logp, logp, torch.tensor([1.0, 0.0]))
+    tensor(0.2500)
+    """
+    eta_r = checks.positive("eta_r", eta_r)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw)
+    s = checks.finite("scores", scores, keep, tuple(raw.shape)).detach()
+    a = log_ratio(raw, logp_old, keep) / eta_r - s
+    count = keep.sum(-1, keepdim=True).clamp(min=1)
+    off = torch.where(keep, a - a.sum(-1, keepdim=True) / count, 0.0)
+    return (off.square() / count).sum(-1)

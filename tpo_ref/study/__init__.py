@@ -1,0 +1,1 @@
+"""Experiments: protocols, results, figures, tables, and the command line."""

@@ -1,0 +1,74 @@
+"""Files that are whole or absent: written to a temporary name, flushed, renamed. npz without pickle, and json."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ZIP_MAGIC = b"PK"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically; OSError with the path and the remedy when the folder is read-only or full."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        # An interruption leaves nothing half written either.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        what = f"cannot write {path}: {error.strerror}; choose a writable folder with free space (--out)"
+        raise OSError(error.errno, what) from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a json object atomically, keys in the order given."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a json object; ValueError when it is truncated or no object."""
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: truncated or not json ({error}); delete it and run again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: got {type(content).__name__}, expected an object; delete it and run again")
+    return content
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read named arrays; ValueError when truncated or holding pickled objects, which are never loaded."""
+    content = path.read_bytes()
+    try:
+        # A lone .npy would load too, as an array instead of a mapping.
+        if not content.startswith(ZIP_MAGIC):
+            raise ValueError("no zip archive")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: truncated or not an npz of plain arrays ({error}); delete it, run again") from error

@@ -1,0 +1,106 @@
+"""What an experiment is: methods, settings at each scale, the paper item it reproduces, the claims it is held to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tpo_ref.study.statistics import Estimate
+
+SCALES = ("smoke", "cpu", "paper")
+
+Arrays = Mapping[str, NDArray[Any]]
+Results = Mapping[str, Arrays]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, in words."""
+
+    settings: Any
+    seeds: int
+    cost: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published number, where it stands, the interval we accept at each scale, and how ours is computed.
+
+    `accept` maps a scale to (low, high); a scale that is not there does not judge the claim. `mark` is where the
+    published number stands in the figure: (panel, x, y).
+    """
+
+    text: str
+    source: str
+    methods: tuple[str, ...]
+    statistic: Callable[[Results], Estimate]
+    accept: Mapping[str, tuple[float, float]]
+    published: float | None = None
+    mark: tuple[str, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: which array, over what, on which scale."""
+
+    array: str
+    label: str
+    log: bool = True
+    percent: bool = False
+    floor: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment of the paper, or of ours, with everything needed to run, draw and judge it.
+
+    `runner` names "module:function"; `score` is the curve whose area ranks the methods; `x` is the array of the
+    horizontal axis, None for the step number; `results_of` is another experiment whose results this one reads; `extra`
+    is the install extra it needs beyond the base.
+    """
+
+    id: str
+    title: str
+    paper: str
+    runner: str
+    methods: tuple[str, ...]
+    scales: Mapping[str, Scale]
+    panels: tuple[Panel, ...]
+    score: str | None
+    claims: tuple[Claim, ...] = ()
+    x: str | None = None
+    x_label: str = "step"
+    results_of: str | None = None
+    extra: str | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> str:
+        """The folder its results are kept in: its own, or that of the experiment it reads."""
+        return self.results_of or self.id
+
+
+def nearest(what: str, given: str, options: Mapping[str, Any] | tuple[str, ...]) -> ValueError:
+    """The error for an unknown name: says what was given and which names come nearest.
+
+    >>> str(nearest("method", "tpp", ("tpo", "dg")))
+    "method: got 'tpp', did you mean 'tpo'? All of them: tpo, dg"
+    """
+    close = difflib.get_close_matches(given, list(options), n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return ValueError(f"{what}: got {given!r}, {hint}All of them: {', '.join(options)}")
+
+
+def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The methods to run, aliases resolved, each once; ValueError names the nearest for an unknown one."""
+    if given is None:
+        return experiment.methods
+    named = [experiment.aliases.get(m, m) for m in given]
+    for original, method in zip(given, named, strict=True):
+        if method not in experiment.methods:
+            raise nearest(f"method of {experiment.id}", original, experiment.methods + tuple(experiment.aliases))
+    return tuple(dict.fromkeys(named))

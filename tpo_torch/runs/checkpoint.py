@@ -1,0 +1,85 @@
+"""State of a run between two blocks of updates: parameters, Adam's moments, generators, curves so far, and whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tpo_ref.study import files
+
+Arrays = dict[str, NDArray[Any]]
+
+# What torch.optim.Adam keeps for each parameter.
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+IDENTITY = "identity"
+CURVE = "curve:"
+
+
+def save(
+    path: Path,
+    identity: Mapping[str, Any],
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Sequence[torch.Generator],
+    curves: Mapping[str, NDArray[Any]],
+) -> None:
+    """Write everything that a run needs to continue bit for bit, atomically, as npz without pickle.
+
+    Args: identity, JSON values that tell this run from others; generators, on the CPU; curves, arrays of any shape.
+    Raises: OSError when the folder is read-only or full; the previous checkpoint then remains.
+    """
+    arrays: Arrays = {IDENTITY: np.array(json.dumps(identity))}
+    state = optimizer.state_dict()["state"]
+    for i, parameter in enumerate(net.parameters()):
+        arrays[f"parameter:{i}"] = parameter.detach().cpu().numpy()
+        for moment in MOMENTS:
+            arrays[f"{moment}:{i}"] = state[i][moment].cpu().numpy()
+    for i, generator in enumerate(generators):
+        arrays[f"generator:{i}"] = generator.get_state().numpy()
+    files.write_arrays(path, arrays | {f"{CURVE}{name}": curve for name, curve in curves.items()})
+
+
+def load(
+    path: Path,
+    identity: Mapping[str, Any],
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Sequence[torch.Generator],
+) -> Arrays:
+    """Put a saved state into net, optimizer and generators, and return the curves so far.
+
+    Args: as `save`.
+    Raises: FileNotFoundError; ValueError for a truncated file, or one of another run, naming what differs.
+    """
+    arrays = files.read_arrays(path)
+    _same_run(path, arrays, identity)
+    state = optimizer.state_dict()
+    with torch.no_grad():
+        for i, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.from_numpy(arrays[f"parameter:{i}"]))
+            state["state"][i] = {moment: torch.from_numpy(arrays[f"{moment}:{i}"]) for moment in MOMENTS}
+    optimizer.load_state_dict(state)
+    for i, generator in enumerate(generators):
+        generator.set_state(torch.from_numpy(arrays[f"generator:{i}"]))
+    return {name.removeprefix(CURVE): curve for name, curve in arrays.items() if name.startswith(CURVE)}
+
+
+def _same_run(path: Path, arrays: Arrays, identity: Mapping[str, Any]) -> None:
+    if IDENTITY not in arrays:
+        raise ValueError(f"{path}: is no checkpoint of a run; choose another path, or delete it")
+    stored = json.loads(str(arrays[IDENTITY]))
+    now = json.loads(json.dumps(identity))
+    differing = [
+        f"{name} = {stored.get(name)!r} there, {now.get(name)!r} here"
+        for name in sorted(stored.keys() | now.keys())
+        if stored.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ValueError(f"{path}: is the checkpoint of another run ({'; '.join(differing)}); delete it or move it")

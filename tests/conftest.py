@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from backends import BACKENDS, Backend
+
+# The tests' tensors are small: a second thread would only wait for the first.
+torch.set_num_threads(1)
 
 # derandomize: the same examples every run; deadline off: machines are shared and noisy.
 settings.register_profile(

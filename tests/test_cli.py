@@ -1,0 +1,157 @@
+"""The command line, driven as a user would: every command, as tables and as json, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import toy
+from processes import without
+
+from tpo_ref.study import cli, demo, experiments
+from tpo_ref.study.errors import Unavailable
+
+
+@pytest.fixture(autouse=True)
+def _only_the_toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.TOY})
+    monkeypatch.chdir(tmp_path)
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.run(list(arguments))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_list_names_every_experiment_and_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "list", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["scales"]["paper"] == {"seeds": 5, "cost": "none"}
+    assert "toy" in call(capsys, "list")[1]
+
+
+def test_run_stores_and_reports(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "run", "toy", "--scale", "smoke", "--seeds", "2", "--methods", "tpo", "--json")
+    assert code == 0
+    report = json.loads(out)["toy"]
+    assert [m["method"] for m in report["methods"]] == ["tpo"]
+    assert report["methods"][0]["seeds"] == 2
+    assert len(list((tmp_path / "runs" / "toy").glob("tpo-*.npz"))) == 1
+
+
+def test_table_shows_ours_beside_the_published(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "table", "toy", "--scale", "paper")
+    assert code == 0
+    assert "TPO has the smallest area" in out
+    assert "10 to 14" in out
+
+
+def test_figure_writes_the_picture_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix, magic in {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}.items():
+        code, out, _ = call(capsys, "figure", "toy", "--scale", "paper", "--format", suffix, "--json")
+        assert code == 0
+        assert Path(json.loads(out)[0]).read_bytes().startswith(magic)
+
+
+def test_verify_fails_when_a_claim_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, out, _ = call(capsys, "verify", "--scale", "paper", "--save", "saved")
+    assert code == 0
+    assert "2 of 2 claims hold" in out
+    saved = json.loads((tmp_path / "saved" / "toy.json").read_text())
+    assert [c["holds"] for c in saved["claims"]] == [True, True]
+    assert (tmp_path / "saved" / "toy-paper.png").exists()
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
+    code, out, err = call(capsys, "verify", "toy", "--scale", "paper", "--json")
+    assert code == cli.CLAIM_FAILED
+    assert json.loads(out)[0]["claims"][0]["holds"] is False
+    assert "1 of 2 claims hold" in err
+
+
+def test_verify_says_when_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "verify", "toy", "--scale", "smoke")
+    assert code == 0
+    assert "no claim is judged at scale smoke" in out
+
+
+def test_demo_ends_with_a_table_and_pictures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "STEPS", (demo.Step("toy", "paper", "tpo: first step with error below 0.1"),))
+    code, out, _ = call(capsys, "demo")
+    assert code == 0
+    assert "2 of 2" in out
+    assert Path(out.strip().splitlines()[-1]).exists()
+
+
+def test_demo_goes_on_without_what_is_unavailable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_data(*_: object) -> None:
+        raise Unavailable("no network; put the files into a folder")
+
+    monkeypatch.setattr(demo, "STEPS", (demo.Step("toy", "smoke", ""),))
+    monkeypatch.setattr(toy, "decay", no_data)
+    code, _, err = call(capsys, "demo")
+    assert code == 0
+    assert "toy left out: no network" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "tpy"], "did you mean 'toy'"),
+        (["run", "toy", "--scale", "cpu"], "All of them: smoke, paper"),
+        (["run"], "expected at least one of toy"),
+        (["run", "toy", "--scale", "smoke", "--methods", "tpp"], "did you mean 'tpo'"),
+        (["run", "toy", "--scale", "smoke", "--seeds", "0"], "seeds: got 0"),
+        (["run", "toy", "--scale", "smoke", "--device", "cuda"], "device: got 'cuda'"),
+        (["run", "toy", "--scale", "smoke", "--out", "/proc/nowhere"], "choose a writable folder"),
+    ],
+)
+def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert code == cli.USAGE_ERROR
+    assert says in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["run", "toy", "--scale", "papr"], ["vrify"], ["run", "toy", "--sedes", "3"]])
+def test_unknown_options_are_errors(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(arguments)
+    assert stopped.value.code == 2
+
+
+def test_interruption_keeps_what_is_finished(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toy, "decay", interrupted)
+    code, _, err = call(capsys, "run", "toy", "--scale", "smoke")
+    assert code == cli.INTERRUPTED
+    assert "finished units are kept" in err
+
+
+def tpo_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return without(module, f"from tpo_ref.study.main import main\nsys.argv = ['tpo', *{list(arguments)!r}]\nmain()\n")
+
+
+def test_without_the_cli_extra_one_line_says_so() -> None:
+    done = tpo_without("tyro", "list")
+    assert done.returncode != 0
+    assert "pip install 'target-policy-optimization[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_torch_what_needs_none_works_and_the_rest_says_so(tmp_path: Path) -> None:
+    assert tpo_without("torch", "run", "tabular-single", "--scale", "smoke", "--out", str(tmp_path)).returncode == 0
+    done = tpo_without("torch", "run", "mnist", "--scale", "smoke", "--out", str(tmp_path))
+    assert done.returncode == cli.USAGE_ERROR
+    assert "pip install 'target-policy-optimization[torch]'" in done.stderr

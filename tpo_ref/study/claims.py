@@ -1,0 +1,130 @@
+"""Claims: builders for the kinds of published numbers there are, and the verdict on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tpo_ref.study import statistics
+from tpo_ref.study.protocol import Claim, Experiment, Results
+from tpo_ref.study.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim beside our estimate of it at one scale."""
+
+    claim: Claim
+    low: float
+    high: float
+    ours: Estimate
+
+    @property
+    def holds(self) -> bool:
+        """Whether our value lies in the accepted interval; never for a NaN."""
+        return self.low <= self.ours.value <= self.high
+
+
+def judge(experiment: Experiment, scale: str, results: Results) -> list[Verdict]:
+    """Every claim of the experiment that this scale judges and whose methods are all in the results."""
+    return [
+        Verdict(claim, *claim.accept[scale], claim.statistic(results))
+        for claim in experiment.claims
+        if scale in claim.accept and all(m in results for m in claim.methods)
+    ]
+
+
+def around(published: float, relative: float = 0.0, absolute: float = 0.0, digit: float = 0.0) -> tuple[float, float]:
+    """The interval around a published number: the widest of a relative, an absolute tolerance, and half its last digit.
+
+    >>> around(100.0, relative=0.5)
+    (50.0, 150.0)
+    """
+    width = max(abs(published) * relative, absolute, digit / 2)
+    return (published - width, published + width)
+
+
+def at_step(
+    method: str, array: str, step: int, published: float, accept: tuple[float, float], source: str, panel: str = ""
+) -> Claim:
+    """The seed-mean of a curve at one step."""
+    return Claim(
+        text=f"{method}: {array} at step {step}",
+        source=source,
+        methods=(method,),
+        statistic=lambda r: statistics.mean(r[method][array][:, step]),
+        accept={"paper": accept},
+        published=published,
+        mark=(panel or array, step, published),
+    )
+
+
+def first_step(
+    method: str,
+    array: str,
+    level: float,
+    published: float,
+    accept: tuple[float, float],
+    source: str,
+    x: str | None = None,
+    text: str | None = None,
+) -> Claim:
+    """The first step, or value of `x`, at which the seed-mean curve is below a level."""
+    return Claim(
+        text=text or f"{method}: first step with {array} below {level:g}",
+        source=source,
+        methods=(method,),
+        statistic=lambda r: statistics.first_below(r[method][array], level, None if x is None else r[method][x]),
+        accept={"paper": accept},
+        published=published,
+        mark=(array, published, level),
+    )
+
+
+def final(
+    method: str,
+    array: str,
+    published: float,
+    accept: tuple[float, float],
+    source: str,
+    mark: tuple[str, float, float] | None = None,
+) -> Claim:
+    """The seed-mean of the last point of a curve."""
+    return Claim(
+        text=f"{method}: final {array}",
+        source=source,
+        methods=(method,),
+        statistic=lambda r: statistics.mean(r[method][array][:, -1]),
+        accept={"paper": accept},
+        published=published,
+        mark=mark,
+    )
+
+
+def per_seed(
+    text: str,
+    methods: tuple[str, ...],
+    value: Callable[[Results], NDArray[Any]],
+    accept: Mapping[str, tuple[float, float]],
+    source: str,
+    published: float | None = None,
+    mark: tuple[str, float, float] | None = None,
+) -> Claim:
+    """The mean over seeds of any number computed per seed."""
+    return Claim(text, source, methods, lambda r: statistics.mean(value(r)), accept, published, mark)
+
+
+def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, ...]) -> Claim:
+    """The winner's curve lies lower: the difference of areas under the curves is positive, seed by seed on average."""
+
+    def difference(r: Results) -> NDArray[np.float64]:
+        # Paired: a seed means the same initial state for both methods.
+        return statistics.auc(r[loser][array]) - statistics.auc(r[winner][array])
+
+    accept = dict.fromkeys(scales, (0.0, math.inf))
+    return per_seed(f"AUC({loser}) − AUC({winner}) of {array}", (winner, loser), difference, accept, source)

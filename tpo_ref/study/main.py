@@ -1,0 +1,25 @@
+"""Entry point of the `tpo` command: reports a missing extra in one line instead of a traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+CLI_PACKAGES = ("tyro", "rich", "matplotlib")
+
+
+def main() -> None:
+    """Run the command line; exits 2 with the remedy when the extra it needs is not installed."""
+    missing = [name for name in CLI_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"tpo: the command line needs {', '.join(missing)}; "
+            "run: pip install 'target-policy-optimization[cli]' (add ,torch for MNIST)"
+        )
+    from tpo_ref.study import cli
+
+    sys.exit(cli.run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""One result per (experiment, method, settings, seeds): arrays in npz, the rest in json, both whole or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+import tpo_ref
+from tpo_ref.study import files
+
+# Raised whenever the meaning of a stored array changes: older files are then refused instead of misread.
+FORMAT = 1
+DIGEST_LENGTH = 10
+PACKAGES = ("numpy", "scipy", "numba", "torch")
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a result is the result of. Equal keys mean equal arrays, on the same machine and versions."""
+
+    experiment: str
+    method: str
+    settings: Any
+    seeds: tuple[int, ...]
+    device: str = "cpu"
+
+    def described(self) -> dict[str, Any]:
+        """The key as plain json."""
+        return {
+            "experiment": self.experiment,
+            "method": self.method,
+            "settings": {"class": type(self.settings).__name__, **dataclasses.asdict(self.settings)},
+            "seeds": list(self.seeds),
+            "device": self.device,
+        }
+
+    def path(self, out: Path) -> Path:
+        """The result's path without suffix: readable up to a digest of everything else in the key."""
+        text = json.dumps(self.described(), sort_keys=True)
+        return out / self.experiment / f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Arrays of one unit and the record of how they were made."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    record: Mapping[str, Any]
+
+
+def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float) -> Result:
+    """Store a finished unit. The json is written last: where it stands, the arrays stand whole."""
+    base = key.path(out)
+    arrays_path = base.with_suffix(".npz")
+    files.write_arrays(arrays_path, arrays)
+    record = {
+        "format": FORMAT,
+        **key.described(),
+        "arrays_sha256": _sha256(arrays_path),
+        "seconds": round(seconds, 3),
+        **provenance(),
+    }
+    files.write_json(base.with_suffix(".json"), record)
+    return Result(arrays, record)
+
+
+def load(out: Path, key: Key) -> Result | None:
+    """A stored unit, or None when it is not there; ValueError when it is truncated, altered or of another format."""
+    base = key.path(out)
+    record_path, arrays_path = base.with_suffix(".json"), base.with_suffix(".npz")
+    if not record_path.exists():
+        return None
+    record = files.read_json(record_path)
+    if record.get("format") != FORMAT:
+        raise ValueError(
+            f"{record_path}: got results of format {record.get('format')}, expected {FORMAT}; "
+            "move them away, or use another --out"
+        )
+    if not arrays_path.exists() or _sha256(arrays_path) != record.get("arrays_sha256"):
+        raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
+    # Keys are compared whole: a digest of ten characters is a name, not a proof.
+    stored = {name: record.get(name) for name in key.described()}
+    if stored != json.loads(json.dumps(key.described())):
+        raise ValueError(f"{record_path}: is the result of {stored}, expected {key.described()}; use another --out")
+    return Result(files.read_arrays(arrays_path), record)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine, as every result records them."""
+    versions = {"python": platform.python_version(), "target-policy-optimization": tpo_ref.__version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    machine = {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}
+    return {"versions": versions, "commit": _commit(), "machine": machine}
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this package runs from, "+changes" when it was edited; None outside one."""
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", str(Path(__file__).relative_to(root))):
+            return None
+        edited = git("status", "--porcelain", "--", "tpo_ref", "tpo_torch")
+        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

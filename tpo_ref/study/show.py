@@ -1,0 +1,70 @@
+"""What the command line shows: tables and json on standard output, progress bars on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tpo_ref.study import tables
+
+# A pipe or a file has no width of its own.
+PIPE_WIDTH = 150
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per method of an experiment; the callable it yields takes method, done and total."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(method: str, done: int, total: int) -> None:
+            if method not in tasks:
+                tasks[method] = bar.add_task(f"{name} {method}", total=total)
+            bar.update(tasks[method], completed=done, total=total)
+
+        yield advance
+
+
+def show_methods(report: Any) -> None:
+    """The methods of a report, best first, and the sentence that says who won."""
+    if report["methods"]:
+        print_table(tables.method_table(report["methods"]), f"{report['title']} · {report['scale']} scale")
+        print(report["winner"], end="\n\n")
+
+
+def show_claims(report: Any) -> None:
+    """The claims of a report, each with its verdict."""
+    if report["claims"]:
+        print_table(tables.claim_table(report["claims"]), f"{report['title']} · {report['scale']} scale")
+    else:
+        print(f"{report['experiment']}: no claim is judged at scale {report['scale']}")
+
+
+def print_table(rows: list[list[str]], title: str | None = None) -> None:
+    """A table whose first row is its header."""
+    shown = Table(title=title, title_justify="left")
+    for index, name in enumerate(rows[0]):
+        # Names are what a user types next: they are never cut.
+        shown.add_column(name, overflow="fold", no_wrap=index == 0)
+    for row in rows[1:]:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
+
+
+def print_json(content: Any) -> None:
+    """Plain json, without NaN."""
+    print(json.dumps(content, indent=1, allow_nan=False))
+
+
+def print_lines(lines: Iterable[object]) -> None:
+    """One thing a line."""
+    for line in lines:
+        print(line)

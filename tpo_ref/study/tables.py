@@ -1,0 +1,172 @@
+"""Summaries of results as plain data, and the same as text: what was measured beside what was published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tpo_ref.study import files, results, statistics
+from tpo_ref.study.claims import Verdict
+from tpo_ref.study.methods import style
+from tpo_ref.study.protocol import Experiment, Results
+from tpo_ref.study.results import Result
+from tpo_ref.study.statistics import Estimate
+
+DIGITS = 3
+# Two methods whose areas differ by less than this many standard errors are called a tie.
+TIE_ERRORS = 2.0
+
+Rows = list[dict[str, Any]]
+
+
+def summary(experiment: Experiment, found: Results) -> Rows:
+    """One row per method, smallest area under the score curve first; no rows without a score."""
+    rows: Rows = []
+    if experiment.score is None:
+        return rows
+    for method, arrays in found.items():
+        curves = np.asarray(arrays[experiment.score], dtype=float)
+        rows.append(
+            {
+                "method": method,
+                "label": style(method).label,
+                "seeds": len(curves),
+                "auc": _plain(statistics.mean(statistics.auc(curves))),
+                "final": _plain(statistics.mean(curves[:, -1])),
+                "median": _plain(statistics.median(curves[:, -1])),
+            }
+        )
+    return sorted(rows, key=lambda row: row["auc"]["value"])
+
+
+def winner(rows: Rows) -> str:
+    """A plain sentence: which method has the smallest area, and which it cannot be told apart from.
+
+    >>> row = lambda m, v: {"label": m, "seeds": 9, "auc": {"value": v, "error": 0.01}}
+    >>> winner([row("A", 0.1), row("B", 0.5)])
+    'A has the smallest area under the error curve, 0.1 ± 0.01 (9 seeds).'
+    """
+    first, *others = rows
+    best = first["auc"]
+    tied = [
+        row["label"]
+        for row in others
+        if row["auc"]["value"] - best["value"] < TIE_ERRORS * math.hypot(best["error"] or 0, row["auc"]["error"] or 0)
+    ]
+    tie = f"; within {TIE_ERRORS:g} standard errors of it: {', '.join(tied)}" if tied else ""
+    return (
+        f"{first['label']} has the smallest area under the error curve, {text(best)} "
+        f"({first['seeds']} seed{'s' if first['seeds'] > 1 else ''}){tie}."
+    )
+
+
+def judged(verdicts: Sequence[Verdict]) -> Rows:
+    """One row per claim: published number, accepted interval, ours with standard error, verdict."""
+    return [
+        {
+            "claim": v.claim.text,
+            "source": v.claim.source,
+            "published": v.claim.published,
+            "accepted": [_finite(v.low), _finite(v.high)],
+            "ours": _plain(v.ours),
+            "holds": v.holds,
+        }
+        for v in verdicts
+    ]
+
+
+def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verdicts: Sequence[Verdict]) -> Any:
+    """Everything about an experiment at a scale as plain json: settings, methods, claims, how it was made."""
+    records = {method: result.record for method, result in found.items()}
+    first = next(iter(records.values()))
+    rows = summary(experiment, {method: result.arrays for method, result in found.items()})
+    return {
+        "format": results.FORMAT,
+        "experiment": experiment.id,
+        "title": experiment.title,
+        "paper": experiment.paper,
+        "scale": scale,
+        "settings": first["settings"],
+        "methods": rows,
+        "winner": winner(rows) if rows else None,
+        "claims": judged(verdicts),
+        "seconds": {method: record["seconds"] for method, record in records.items()},
+        "versions": first["versions"],
+        "commit": first["commit"],
+        "machine": first["machine"],
+        "device": first["device"],
+    }
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """A stored report; ValueError when truncated or of another format."""
+    content = files.read_json(path)
+    if content.get("format") != results.FORMAT:
+        raise ValueError(f"{path}: got format {content.get('format')}, expected {results.FORMAT}; make it again")
+    return content
+
+
+def method_table(rows: Rows) -> list[list[str]]:
+    """Header and body of the table of methods."""
+    head = ["method", "seeds", "AUC", "final mean", "final median"]
+    return [head, *([r["label"], str(r["seeds"]), text(r["auc"]), text(r["final"]), text(r["median"])] for r in rows)]
+
+
+def claim_table(rows: Rows) -> list[list[str]]:
+    """Header and body of the table of claims."""
+    head = ["claim", "source", "published", "accepted", "ours", "verdict"]
+    body = [
+        [
+            r["claim"],
+            r["source"],
+            "" if r["published"] is None else number(r["published"]),
+            interval(*r["accepted"]),
+            text(r["ours"]),
+            "holds" if r["holds"] else "FAILS",
+        ]
+        for r in rows
+    ]
+    return [head, *body]
+
+
+def markdown(table: list[list[str]]) -> str:
+    """A table as aligned markdown, for chapters that print it.
+
+    >>> print(markdown([["a", "b"], ["1", "22"]]))
+    | a | b  |
+    |---|----|
+    | 1 | 22 |
+    """
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def number(x: float | None) -> str:
+    """Three significant digits; "never" for a level that was not reached."""
+    return "never" if x is None or math.isnan(x) else f"{x:.{DIGITS}g}"
+
+
+def text(estimate: Mapping[str, Any]) -> str:
+    """A value with its standard error."""
+    error = estimate["error"]
+    return number(estimate["value"]) + (f" ± {error:.2g}" if error is not None else "")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An accepted interval, open where a bound is None."""
+    if high is None:
+        return f"> {number(low)}"
+    return f"< {number(high)}" if low is None else f"{number(low)} to {number(high)}"
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    return {"value": _finite(estimate.value), "error": _finite(estimate.error), "n": estimate.n}
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tpo_ref import checks, simplex
 from tpo_ref.checks import Floats
@@ -96,7 +94,7 @@ def ce_loss(logits: ArrayLike, label: ArrayLike) -> Floats:
     0.6931
     """
     raw = checks.array("logits", logits)
-    y = _labels(label, raw.shape)
+    y = checks.labels("label", label, raw.shape[:-1], raw.shape[-1])
     logs: Floats = np.take_along_axis(simplex.log_softmax(raw), y[..., None], axis=-1)[..., 0]
     return np.asarray(-logs)
 
@@ -114,15 +112,5 @@ def ce_grad(logits: ArrayLike, label: ArrayLike) -> Floats:
     [0.5, -0.5]
     """
     raw = checks.array("logits", logits)
-    y = _labels(label, raw.shape)
+    y = checks.labels("label", label, raw.shape[:-1], raw.shape[-1])
     return np.asarray(simplex.softmax(raw) - (np.arange(raw.shape[-1]) == y[..., None]))
-
-
-def _labels(label: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    y = np.asarray(label)
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"label: got dtype {y.dtype}, expected integer classes; a one-hot row needs argmax(-1)")
-    checks.same_shape("label", y, shape[:-1])
-    if ((y < 0) | (y >= shape[-1])).any():
-        raise ValueError(f"label: got {y.min()} to {y.max()}, expected classes 0 to {shape[-1] - 1}; check the logits")
-    return y

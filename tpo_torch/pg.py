@@ -60,17 +60,5 @@ def ce_loss(logits: Tensor, label: Tensor) -> Tensor:
     tensor(0.6931)
     """
     raw = checks.array("logits", logits)
-    y = _labels(label, tuple(raw.shape))
+    y = checks.labels("label", label, tuple(raw.shape[:-1]), raw.shape[-1]).long()
     return -torch.gather(simplex.log_softmax(raw), -1, y.unsqueeze(-1)).squeeze(-1)
-
-
-def _labels(label: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if not isinstance(label, Tensor):
-        raise TypeError(f"label: got {type(label).__name__}, expected torch.Tensor; use torch.as_tensor")
-    if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise TypeError(f"label: got dtype {label.dtype}, expected integer classes; a one-hot row needs argmax(-1)")
-    checks.same_shape("label", label, shape[:-1])
-    if not checks.all_hold((label >= 0) & (label < shape[-1])):
-        got = f"{int(label.min())} to {int(label.max())}"
-        raise ValueError(f"label: got {got}, expected classes 0 to {shape[-1] - 1}; check the logits")
-    return label.long()

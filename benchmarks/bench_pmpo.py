@@ -1,0 +1,17 @@
+"""PMPO beside TPO."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .baselines import Baseline
+from .common import normal
+
+
+class Pmpo(Baseline):
+    """Half of the candidates accepted."""
+
+    stem, rule = "pmpo", "pmpo"
+
+    def arguments(self, backend: str) -> tuple[Any, ...]:
+        return normal(backend, 1), normal(backend, 2) > 0

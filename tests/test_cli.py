@@ -61,15 +61,15 @@ def test_verify_fails_when_a_claim_fails(
 ) -> None:
     code, out, _ = call(capsys, "verify", "--scale", "paper", "--save", "saved")
     assert code == 0
-    assert "2 of 2 claims hold" in out
+    assert "2 holds, 0 unclear, 0 FAILS" in out
     saved = json.loads((tmp_path / "saved" / "toy.json").read_text())
-    assert [c["holds"] for c in saved["claims"]] == [True, True]
+    assert [c["verdict"] for c in saved["claims"]] == ["holds", "holds"]
     assert (tmp_path / "saved" / "toy-paper.png").exists()
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
     code, out, err = call(capsys, "verify", "toy", "--scale", "paper", "--json")
     assert code == cli.CLAIM_FAILED
-    assert json.loads(out)[0]["claims"][0]["holds"] is False
-    assert "1 of 2 claims hold" in err
+    assert json.loads(out)[0]["claims"][0]["verdict"] == "FAILS"
+    assert "1 holds, 0 unclear, 1 FAILS" in err
 
 
 def test_verify_says_when_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -324,6 +324,8 @@ def test_excess_gain_is_zero_where_the_wrong_classes_are_equal(method: str, seed
     if method not in ("tpo", "dg"):
         # A direction that is a function of p times v sees nothing of the wrong classes, however they stand.
         torch.testing.assert_close(mnist_mechanism.excess_gain(method, pi, labels, SMALL), zero, rtol=0, atol=1e-12)
+
+
 @pytest.mark.paper("Fig. 4b")
 def test_a_confident_error_pays_tpo_and_costs_dg() -> None:
     # The picture of Fig. 4b: p = 0.2, the rest on one wrong class, or spread over nine.

@@ -38,6 +38,12 @@ def test_first_below_reads_the_mean_curve_not_the_seeds() -> None:
     assert statistics.first_below(curves, 0.5, np.array([0, 200, 400])).value == 400
 
 
+def test_the_median_curve_ignores_one_lost_seed() -> None:
+    curves = np.array([[0.9, 0.1, 0.1]] * 4 + [[0.9, 0.9, 0.3]])
+    assert statistics.first_below(curves, 0.2).value == 2
+    assert statistics.first_below(curves, 0.2, centre=np.median).value == 1
+
+
 def test_first_below_error_shrinks_with_agreement() -> None:
     x = np.arange(50.0)
     rng = np.random.default_rng(0)
@@ -61,8 +67,21 @@ def test_a_nan_never_holds() -> None:
     from toy import TOY
 
     flat = {"tpo": {"error": np.ones((3, 40))}, "pg": {"error": np.ones((3, 40))}}
-    assert [v.holds for v in claims.judge(TOY, "paper", flat)] == [False, True]
+    assert [v.word for v in claims.judge(TOY, "paper", flat)] == [claims.FAILS, claims.HOLDS]
     better = {"tpo": {"error": np.zeros((3, 40))}, "pg": {"error": np.ones((3, 40))}}
     worse = {"tpo": better["pg"], "pg": better["tpo"]}
-    assert claims.judge(TOY, "paper", better)[1].holds
-    assert not claims.judge(TOY, "paper", worse)[1].holds
+    assert claims.judge(TOY, "paper", better)[1].word == claims.HOLDS
+    assert claims.judge(TOY, "paper", worse)[1].word == claims.FAILS
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(1.0, "holds"), (2.0, "holds"), (2.19, "unclear"), (2.21, "FAILS"), (0.0, "FAILS")]
+)
+def test_outside_by_less_than_our_noise_is_unclear(value: float, word: str) -> None:
+    claim = claims.final("tpo", "error", 1.5, (1.0, 2.0), "toy")
+    assert claims.Verdict(claim, 1.0, 2.0, statistics.Estimate(value, 0.1, 9)).word == word
+
+
+def test_one_seed_outside_fails_since_its_noise_is_unknown() -> None:
+    claim = claims.final("tpo", "error", 1.5, (1.0, 2.0), "toy")
+    assert claims.Verdict(claim, 1.0, 2.0, statistics.Estimate(2.01, math.nan, 1)).word == claims.FAILS

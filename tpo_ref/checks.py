@@ -107,9 +107,7 @@ def labels(name: str, x: ArrayLike, shape: tuple[int, ...], classes: int) -> NDA
     """Integers 0…classes − 1, of exactly the given shape."""
     a = np.asarray(x)
     if a.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name}: got dtype {a.dtype}, expected integers, one class each; a one-hot row needs argmax"
-        )
+        raise TypeError(f"{name}: got dtype {a.dtype}, expected integers, one class each; a one-hot row needs argmax")
     same_shape(name, a, shape)
     if (a < 0).any() or (a >= classes).any():
         raise ValueError(f"{name}: got values in [{a.min()}, {a.max()}], expected classes 0 to {classes - 1}")

@@ -14,6 +14,10 @@ from tpo_ref.study import statistics
 from tpo_ref.study.protocol import Claim, Experiment, Results
 from tpo_ref.study.statistics import Estimate
 
+HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
+# A value this many of its standard errors outside the accepted interval, or less, decides nothing.
+NOISE_ERRORS = 2.0
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -25,9 +29,15 @@ class Verdict:
     ours: Estimate
 
     @property
-    def holds(self) -> bool:
-        """Whether our value lies in the accepted interval; never for a NaN."""
-        return self.low <= self.ours.value <= self.high
+    def word(self) -> str:
+        """HOLDS inside the accepted interval; UNCLEAR outside it by less than our own noise; else FAILS, as for a NaN.
+
+        A claim that is unclear is neither confirmed nor refuted by this many seeds.
+        """
+        if self.low <= self.ours.value <= self.high:
+            return HOLDS
+        noise = NOISE_ERRORS * self.ours.error
+        return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
 
 
 def judge(experiment: Experiment, scale: str, results: Results) -> list[Verdict]:
@@ -73,13 +83,16 @@ def first_step(
     source: str,
     x: str | None = None,
     text: str | None = None,
+    centre: Callable[..., Any] = np.mean,
 ) -> Claim:
-    """The first step, or value of `x`, at which the seed-mean curve is below a level."""
+    """The first step, or value of `x`, at which the mean curve over seeds, or another centre, is below a level."""
     return Claim(
         text=text or f"{method}: first step with {array} below {level:g}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.first_below(r[method][array], level, None if x is None else r[method][x]),
+        statistic=lambda r: statistics.first_below(
+            r[method][array], level, None if x is None else r[method][x], centre
+        ),
         accept={"paper": accept},
         published=published,
         mark=(array, published, level),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,15 +19,40 @@ from tpo_ref.study.runner import Request, ensure
 
 USAGE_ERROR, CLAIM_FAILED, INTERRUPTED = 2, 1, 130
 
-Ids = tyro.conf.Positional[tuple[str, ...]]
-Id = tyro.conf.Positional[str]
+Ids = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="see `tpo list`")]
 ScaleName = Literal["smoke", "cpu", "paper"]
-Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="default: all of them")]
-Seeds = Annotated[int | None, tyro.conf.arg(metavar="N", help="run seeds 0 … N−1; default: the scale's")]
+Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="all of them when left out")]
+Seeds = Annotated[int | None, tyro.conf.arg(metavar="N", help="run seeds 0 to N − 1; the scale's own when left out")]
+Device = Annotated[str, tyro.conf.arg(metavar="DEVICE", help="as torch names it; the tabular runs know only cpu")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results; finished units there are not run again")]
+Save = Annotated[Path | None, tyro.conf.arg(help="also write the summary and the figure of each experiment here")]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print json instead of tables")]
+Fresh = Annotated[bool, tyro.conf.arg(help="run again what is stored")]
 Flag: Any = tyro.conf.FlagCreatePairsOff
 Format = Literal["png", "pdf", "svg"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What run, figure and table have in common."""
+
+    methods: Methods = None
+    seeds: Seeds = None
+    scale: ScaleName = "cpu"
+    device: Device = "cpu"
+    out: Out = Path("runs")
+    as_json: Json = False
+
+    def requests(self, ids: tuple[str, ...], fresh: bool = False) -> list[Request]:
+        """One request per experiment; ValueError for none, or for one that does not exist."""
+        if not ids:
+            raise ValueError(f"ids: got none, expected at least one of {', '.join(experiments.EXPERIMENTS)}")
+        own = (self.scale, self.methods, self.seeds, self.device, self.out, fresh)
+        return [Request(experiments.experiment(name), *own) for name in ids]
+
+
+Chosen = Annotated[Choices, tyro.conf.arg(name="")]
+DEFAULTS = Choices()
 
 
 def list_(as_json: Json = False) -> int:
@@ -41,66 +67,33 @@ def list_(as_json: Json = False) -> int:
     return 0
 
 
-def run_(
-    ids: Ids,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    scale: ScaleName = "cpu",
-    device: str = "cpu",
-    out: Out = Path("runs"),
-    fresh: bool = False,
-    as_json: Json = False,
-) -> int:
-    """Run experiments and store one result per method; `--fresh` ignores what is stored."""
+def run_(ids: Ids, choices: Chosen = DEFAULTS, fresh: Fresh = False) -> int:
+    """Run experiments and store one result per method."""
     done = {}
-    for name in _at_least_one(ids):
-        request = Request(experiments.experiment(name), scale, methods, seeds, device, out, fresh)
-        found = _ensure(request)
-        done[name] = tables.report(request.experiment, scale, found, [])
-        if not as_json:
-            show.show_methods(done[name])
-    if as_json:
+    for request in choices.requests(ids, fresh):
+        done[request.experiment.id] = tables.report(request.experiment, request.scale, _ensure(request), [])
+        if not choices.as_json:
+            show.show_methods(done[request.experiment.id])
+    if choices.as_json:
         show.print_json(done)
     return 0
 
 
-def figure(
-    ids: Ids,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    scale: ScaleName = "cpu",
-    device: str = "cpu",
-    out: Out = Path("runs"),
-    format: Format = "png",
-    as_json: Json = False,
-) -> int:
+def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png") -> int:
     """Draw the figure of experiments, running first what is not stored."""
-    paths = []
-    for name in _at_least_one(ids):
-        request = Request(experiments.experiment(name), scale, methods, seeds, device, out)
-        paths.append(_draw(request, _ensure(request), out / "figures", format))
-    if as_json:
+    requests = choices.requests(ids)
+    paths = [_draw(request, _ensure(request), choices.out / "figures", format) for request in requests]
+    if choices.as_json:
         show.print_json([str(p) for p in paths])
     else:
         show.print_lines(paths)
     return 0
 
 
-def table(
-    ids: Ids,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    scale: ScaleName = "cpu",
-    device: str = "cpu",
-    out: Out = Path("runs"),
-    as_json: Json = False,
-) -> int:
+def table(ids: Ids, choices: Chosen = DEFAULTS) -> int:
     """Print methods and published numbers side by side, running first what is not stored."""
-    reports = []
-    for name in _at_least_one(ids):
-        request = Request(experiments.experiment(name), scale, methods, seeds, device, out)
-        reports.append(_report(request, _ensure(request)))
-    if as_json:
+    reports = [_report(request, _ensure(request)) for request in choices.requests(ids)]
+    if choices.as_json:
         show.print_json(reports)
     else:
         for report in reports:
@@ -112,9 +105,9 @@ def table(
 def verify(
     ids: Ids = (),
     scale: ScaleName = "cpu",
-    device: str = "cpu",
+    device: Device = "cpu",
     out: Out = Path("runs"),
-    save: Annotated[Path | None, tyro.conf.arg(help="also write the summary and the figure of each here")] = None,
+    save: Save = None,
     as_json: Json = False,
 ) -> int:
     """Judge every claim; exit code 1 when one fails. Without ids: all experiments."""
@@ -132,10 +125,10 @@ def verify(
             show.show_claims(report)
     if as_json:
         show.print_json(reports)
-    failed = sum(not claim["holds"] for report in reports for claim in report["claims"])
-    total = sum(len(report["claims"]) for report in reports)
-    print(f"{total - failed} of {total} claims hold at scale {scale}.", file=sys.stderr if as_json else sys.stdout)
-    return CLAIM_FAILED if failed else 0
+    words = [claim["verdict"] for report in reports for claim in report["claims"]]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (claims.HOLDS, claims.UNCLEAR, claims.FAILS))
+    print(f"{len(words)} claims at scale {scale}: {counts}.", file=sys.stderr if as_json else sys.stdout)
+    return CLAIM_FAILED if claims.FAILS in words else 0
 
 
 def demo_(out: Out = Path("runs"), as_json: Json = False) -> int:
@@ -189,12 +182,6 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("tpo: interrupted; finished units are kept, run the same command to go on", file=sys.stderr)
         return INTERRUPTED
-
-
-def _at_least_one(ids: tuple[str, ...]) -> tuple[str, ...]:
-    if not ids:
-        raise ValueError(f"ids: got none, expected at least one of {', '.join(experiments.EXPERIMENTS)}")
-    return ids
 
 
 def _ensure(request: Request) -> dict[str, Result]:

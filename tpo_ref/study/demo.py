@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tpo_ref.study import tables
+from tpo_ref.study.claims import HOLDS
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,5 @@ def _row(report: Any, headline: str) -> list[str]:
         headline,
         published,
         "" if shown is None else tables.text(shown["ours"]),
-        f"{sum(c['holds'] for c in claims)} of {len(claims)}" if claims else "none judged",
+        f"{sum(c['verdict'] == HOLDS for c in claims)} of {len(claims)}" if claims else "none judged",
     ]

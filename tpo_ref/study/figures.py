@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import stats
 
 from tpo_ref.study import files
 from tpo_ref.study.methods import style
@@ -22,6 +23,8 @@ BAND_OPACITY = 0.2
 # Inches a legend entry takes at most; as many columns as fit, so that none is cut.
 LEGEND_ENTRY_WIDTH = 2.1
 PERCENT = 100.0
+# Curves of so few points show them.
+FEW_POINTS = 10
 LOOK: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -48,7 +51,7 @@ def draw(experiment: Experiment, scale: str, results: Results, path: Path) -> Pa
         handles, labels = axes[0].get_legend_handles_labels()
         if marks:
             handles.append(Line2D([], [], marker="o", mfc="none", mec="black", linestyle="none"))
-            labels.append("published")
+            labels.append("published" if all(c.source.startswith("Fig") for c in marks) else "closed form")
         figure.legend(
             handles, labels, loc="outside lower center", ncols=int(width // LEGEND_ENTRY_WIDTH), frameon=False
         )
@@ -64,10 +67,10 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
         curves = np.asarray(arrays[panel.array], dtype=float) * unit
         x = np.arange(curves.shape[-1]) if experiment.x is None else np.asarray(arrays[experiment.x])
         look = style(method)
-        mean = np.nanmean(curves, 0)
-        error = np.nanstd(curves, 0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros_like(mean)
+        x, mean, error = _band(x, curves)
         low = np.maximum(mean - error, panel.floor * unit) if panel.floor is not None else mean - error
-        axis.plot(x, mean, color=look.colour, linestyle=look.dash, label=look.label)
+        marker = "." if len(x) <= FEW_POINTS else None
+        axis.plot(x, mean, color=look.colour, linestyle=look.dash, marker=marker, label=look.label)
         axis.fill_between(x, low, mean + error, color=look.colour, alpha=BAND_OPACITY, linewidth=0)
     _draw_marks(axis, panel, marks, unit)
     if panel.log:
@@ -76,6 +79,15 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
             axis.set_ylim(bottom=panel.floor * unit)
     axis.set_xlabel(experiment.x_label)
     axis.set_ylabel(panel.label)
+
+
+def _band(x: Any, curves: Any) -> tuple[Any, Any, Any]:
+    """Where every seed has a value: mean over seeds and its standard error, 0 for a single seed."""
+    everywhere = ~np.isnan(curves).any(0)
+    mean, error = curves[:, everywhere].mean(0), np.zeros(everywhere.sum())
+    if len(curves) > 1:
+        error = stats.sem(curves[:, everywhere])
+    return x[everywhere], mean, error
 
 
 def _draw_marks(axis: Any, panel: Panel, marks: list[Claim], unit: float) -> None:

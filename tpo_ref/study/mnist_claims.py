@@ -22,7 +22,8 @@ FINAL = {
     "pg_batchnorm": (0.059, 0.015),
     "group_pg": (0.072, 0.03),
 }
-# 5 % is reached at labels 1,600 and 2,200; a label is the start of a block of 200 updates (deviation D21).
+# 5 % is reached at labels 1,600 and 2,200; a label is the start of a block of 200 updates (deviation D21). The
+# median is judged too, since a single seed that has lost a class holds the mean up.
 LEVEL, LEVEL_REACHED, LEVEL_TOLERANCE = 0.05, {"tpo": 1_800, "dg": 2_400}, 200
 PAPER_UPDATES = 10_000
 # Fig. 4b: excess gain in the bin of the most concentrated errors.
@@ -46,8 +47,9 @@ def _accuracy_claims() -> tuple[Claim, ...]:
         claims.append(final(method, "test_error", published, around(published, absolute=tolerance), FIG4A, mark))
     for method, update in LEVEL_REACHED.items():
         accept = around(update, absolute=LEVEL_TOLERANCE)
-        text = f"{method}: updates to 5 % test error"
-        claims.append(first_step(method, "test_error", LEVEL, update, accept, FIG4A, "update", text))
+        for name, centre in (("mean", np.mean), ("median", np.median)):
+            text = f"{method}: updates to 5 % test error, {name} of seeds"
+            claims.append(first_step(method, "test_error", LEVEL, update, accept, FIG4A, "update", text, centre))
     order = [("tpo", "dg"), ("tpo", "pg"), ("tpo", "pg_batchnorm"), ("tpo", "group_pg"), ("ce", "tpo")]
     return (*claims, *(better(w, v, "test_error", FIG4A, ("cpu", "paper")) for w, v in order))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,21 +56,23 @@ def auc(curves: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(curves.mean(-1), dtype=np.float64)
 
 
-def first_below(curves: NDArray[Any], level: float, steps: NDArray[Any] | None = None) -> Estimate:
-    """First step at which the seed-mean curve is below a level; NaN if never. Bootstrap standard error over seeds.
+def first_below(
+    curves: NDArray[Any], level: float, steps: NDArray[Any] | None = None, centre: Callable[..., Any] = np.mean
+) -> Estimate:
+    """First step at which the mean over seeds, or another centre, is below a level; NaN if never. Bootstrap error.
 
     >>> first_below(np.array([[1.0, 0.4, 0.2], [1.0, 0.6, 0.2]]), 0.5).value
     2.0
     """
     at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
-    value = float(_crossing(curves.mean(0)[None], level, at)[0])
+    value = float(_crossing(centre(curves, axis=0)[None], level, at)[0])
     n = len(curves)
     if n == 1 or math.isnan(value):
         return Estimate(value, math.nan, n)
-    # The same resampled seeds for every step, so that a row of the distribution is one resampled mean curve.
+    # The same resampled seeds for every step, so that a row of the distribution is one resampled curve.
     drawn = stats.bootstrap(
         (curves,),
-        np.mean,
+        centre,
         axis=0,
         n_resamples=RESAMPLES,
         method="percentile",

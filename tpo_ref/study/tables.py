@@ -17,6 +17,8 @@ from tpo_ref.study.results import Result
 from tpo_ref.study.statistics import Estimate
 
 DIGITS = 3
+# From here on numbers are counts, and shown whole.
+WHOLE_FROM = 1000
 # Two methods whose areas differ by less than this many standard errors are called a tie.
 TIE_ERRORS = 2.0
 
@@ -73,7 +75,7 @@ def judged(verdicts: Sequence[Verdict]) -> Rows:
             "published": v.claim.published,
             "accepted": [_finite(v.low), _finite(v.high)],
             "ours": _plain(v.ours),
-            "holds": v.holds,
+            "verdict": v.word,
         }
         for v in verdicts
     ]
@@ -126,7 +128,7 @@ def claim_table(rows: Rows) -> list[list[str]]:
             "" if r["published"] is None else number(r["published"]),
             interval(*r["accepted"]),
             text(r["ours"]),
-            "holds" if r["holds"] else "FAILS",
+            r["verdict"],
         ]
         for r in rows
     ]
@@ -148,7 +150,9 @@ def markdown(table: list[list[str]]) -> str:
 
 def number(x: float | None) -> str:
     """Three significant digits; "never" for a level that was not reached."""
-    return "never" if x is None or math.isnan(x) else f"{x:.{DIGITS}g}"
+    if x is None or math.isnan(x):
+        return "never"
+    return f"{x:,.0f}" if abs(x) >= WHOLE_FROM else f"{x:.{DIGITS}g}"
 
 
 def text(estimate: Mapping[str, Any]) -> str:

@@ -108,9 +108,7 @@ def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor
     """Integers 0…classes − 1, of exactly the given shape."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         got = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(
-            f"{name}: got {got}, expected an integer tensor, one class each; a one-hot row needs argmax"
-        )
+        raise TypeError(f"{name}: got {got}, expected an integer tensor, one class each; a one-hot row needs argmax")
     same_shape(name, x, shape)
     if not all_hold((x >= 0) & (x < classes)):
         raise ValueError(f"{name}: got values in [{int(x.min())}, {int(x.max())}], expected classes 0 to {classes - 1}")

@@ -44,7 +44,7 @@ def _row(report: Any, headline: str) -> list[str]:
     return [
         report["experiment"],
         report["paper"],
-        report["methods"][0]["label"],
+        tables.competitors(report["methods"])[0]["label"],
         headline,
         published,
         "" if shown is None else tables.text(shown["ours"]),

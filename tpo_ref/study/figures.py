@@ -23,6 +23,8 @@ BAND_OPACITY = 0.2
 # Inches a legend entry takes at most; as many columns as fit, so that none is cut.
 LEGEND_ENTRY_WIDTH = 2.1
 PERCENT = 100.0
+# Powers of ten alone would leave a percentage between 2 and 100 with two labels.
+PERCENT_TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
 # Curves of so few points show them.
 FEW_POINTS = 10
 LOOK: Any = {
@@ -75,6 +77,11 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
     _draw_marks(axis, panel, marks, unit)
     if panel.log:
         axis.set_yscale("log")
+        if panel.percent:
+            low, high = axis.get_ylim()
+            axis.set_yticks([tick for tick in PERCENT_TICKS if low <= tick <= high])
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("")
         if panel.floor is not None:
             axis.set_ylim(bottom=panel.floor * unit)
     axis.set_xlabel(experiment.x_label)

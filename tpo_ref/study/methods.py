@@ -8,11 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Style:
-    """Label, colour (Okabe and Ito's palette) and dash pattern of a method."""
+    """Label, colour (Okabe and Ito's palette), dash pattern; an oracle is shown the label, and competes with nobody."""
 
     label: str
     colour: str
     dash: Any = "-"
+    oracle: bool = False
 
 
 BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, BLACK, GREY = (
@@ -36,7 +37,7 @@ STYLES: dict[str, Style] = {
     "dg": Style("DG", GREEN, "-."),
     "pg": Style("PG", ORANGE, (0, (3, 1, 1, 1, 1, 1))),
     "group_pg": Style("Group PG", PURPLE, (0, (1, 1))),
-    "ce": Style("CE (oracle)", GREY, (0, (8, 3))),
+    "ce": Style("CE (oracle)", GREY, (0, (8, 3)), oracle=True),
 }
 
 

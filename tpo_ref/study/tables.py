@@ -18,7 +18,7 @@ from tpo_ref.study.statistics import Estimate
 
 DIGITS = 3
 # From here on numbers are counts, and shown whole.
-WHOLE_FROM = 1000
+WHOLE_FROM, WHOLE_ERROR_FROM = 1000, 100
 # Two methods whose areas differ by less than this many standard errors are called a tie.
 TIE_ERRORS = 2.0
 
@@ -45,14 +45,19 @@ def summary(experiment: Experiment, found: Results) -> Rows:
     return sorted(rows, key=lambda row: row["auc"]["value"])
 
 
-def winner(rows: Rows) -> str:
-    """A plain sentence: which method has the smallest area, and which it cannot be told apart from.
+def competitors(rows: Rows) -> Rows:
+    """The rows of the methods that are not shown the answer; all of them when there is no other."""
+    return [row for row in rows if not style(row["method"]).oracle] or rows
 
-    >>> row = lambda m, v: {"label": m, "seeds": 9, "auc": {"value": v, "error": 0.01}}
-    >>> winner([row("A", 0.1), row("B", 0.5)])
-    'A has the smallest area under the error curve, 0.1 ± 0.01 (9 seeds).'
+
+def winner(rows: Rows) -> str:
+    """A plain sentence: which method has the smallest area, oracles aside, and which it cannot be told apart from.
+
+    >>> row = lambda m, v: {"method": m, "label": m.upper(), "seeds": 9, "auc": {"value": v, "error": 0.01}}
+    >>> winner([row("tpo", 0.1), row("pg", 0.5)])
+    'TPO has the smallest area under the error curve, 0.1 ± 0.01 (9 seeds).'
     """
-    first, *others = rows
+    first, *others = competitors(rows)
     best = first["auc"]
     tied = [
         row["label"]
@@ -158,7 +163,9 @@ def number(x: float | None) -> str:
 def text(estimate: Mapping[str, Any]) -> str:
     """A value with its standard error."""
     error = estimate["error"]
-    return number(estimate["value"]) + (f" ± {error:.2g}" if error is not None else "")
+    if error is None:
+        return number(estimate["value"])
+    return f"{number(estimate['value'])} ± {f'{error:,.0f}' if error >= WHOLE_ERROR_FROM else f'{error:.2g}'}"
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -35,8 +35,8 @@ SMOKE = MnistSettings(updates=400, mechanism_update=400)
 CPU = MnistSettings(updates=2_200)
 SCALES = {
     "smoke": Scale(SMOKE, 2, "10 s"),
-    "cpu": Scale(CPU, 5, "2 min"),
-    "paper": Scale(MnistSettings(), 20, "20 min"),
+    "cpu": Scale(CPU, 5, "40 s"),
+    "paper": Scale(MnistSettings(), 20, "7 min"),
 }
 
 

@@ -19,7 +19,7 @@ Results = Mapping[str, Arrays]
 
 @dataclass(frozen=True)
 class Scale:
-    """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, in words."""
+    """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, start-up included."""
 
     settings: Any
     seeds: int

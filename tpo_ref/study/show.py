@@ -22,7 +22,8 @@ PIPE_WIDTH = 150
 def progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
     """A bar per method of an experiment; the callable it yields takes method, done and total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def advance(method: str, done: int, total: int) -> None:

@@ -25,6 +25,8 @@ settings.register_profile(
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# pytest --hypothesis-profile=explore: other and more examples, to find what the seeded ones miss.
+settings.register_profile("explore", settings.get_profile("seeded"), derandomize=False, max_examples=400)
 settings.load_profile("seeded")
 
 

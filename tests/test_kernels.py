@@ -93,6 +93,9 @@ def test_same_bits_whatever_the_threads_and_the_company(name: str, monkeypatch: 
             assert all((together[curve] == alone[curve]).all() for curve in alone)
         subset = run(method, settings, [5, 2], threads=2)
         assert all((subset[curve] == alone[curve][[5, 2]]).all() for curve in alone)
+    # One compilation for every size of chunk and block: two could round differently, if only on some machine.
+    for loop in (loops.single_seeds, loops.many_seeds, loops.group_seeds):
+        assert len(loop.signatures) <= 1
 
 
 @pytest.mark.parametrize("name", ["single_context", "sampled_candidates", "needle"])

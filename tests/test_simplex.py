@@ -55,7 +55,8 @@ def test_a_masked_candidate_is_not_there(backend: Backend, name: str, group: Gro
     spoiled = np.where(group.mask, group.logp, np.nan)
     whole = backend.call(f"simplex.{name}", spoiled, mask=group.mask)
     for row, keep, logp in zip(whole, group.mask, group.logp, strict=True):
-        np.testing.assert_allclose(row[keep], backend.call(f"simplex.{name}", logp[keep]), rtol=1e-12)
+        # A log-probability near 0 has absolute digits only, and a sum in another order may cost the last.
+        np.testing.assert_allclose(row[keep], backend.call(f"simplex.{name}", logp[keep]), rtol=1e-12, atol=1e-15)
         assert (row[~keep] == nothing).all()
 
 

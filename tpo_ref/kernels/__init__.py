@@ -15,7 +15,8 @@ from tpo_ref.checks import Floats
 from tpo_ref.kernels import loops
 from tpo_ref.tabular import Run
 
-# What a thread does: a few seeds in, their rows of error and misalignment filled.
+# What a thread does: a few seeds in, their rows of error and misalignment filled. The loops get contiguous arrays only:
+# a second memory layout would be a second compilation, which may round a sum in another order.
 Worker = Callable[[Sequence[int], Floats, Floats], None]
 
 # At most this many uniforms are drawn at a time for one seed: where blocks end must not depend on the other seeds.
@@ -45,7 +46,9 @@ def single_context(method: str, settings: SingleContext, seeds: Sequence[int], t
     def run(chunk: Sequence[int], error: Floats, misalignment: Floats) -> None:
         z = np.zeros((len(chunk), settings.arms))
         for block, draws in _blocks(chunk, settings.steps, (settings.actions,)):
-            loops.single_seeds(loops.CODES[method], draws, z, *options, error[:, block], misalignment[:, block])
+            out = np.empty((2, *draws.shape[:2]))
+            loops.single_seeds(loops.CODES[method], draws, z, *options, *out)
+            error[:, block], misalignment[:, block] = out
 
     return _over_seeds(run, seeds, settings.steps, threads)
 
@@ -126,9 +129,9 @@ def _grouped(
     def run(chunk: Sequence[int], error: Floats, misalignment: Floats) -> None:
         z = np.zeros((len(chunk), settings.arms))
         for block, draws in _blocks(chunk, settings.steps, (settings.groups, k)):
-            loops.group_seeds(
-                loops.CODES[method], draws, z, small, rate, normalised, error[:, block], misalignment[:, block]
-            )
+            out = np.empty((2, *draws.shape[:2]))
+            loops.group_seeds(loops.CODES[method], draws, z, small, rate, normalised, *out)
+            error[:, block], misalignment[:, block] = out
 
     return _over_seeds(run, seeds, settings.steps, threads)
 

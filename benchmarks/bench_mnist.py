@@ -55,7 +55,7 @@ class Products:
 
 
 class Update:
-    """Twenty seeds, batch 100; the ratio is held to 2.5 on two threads."""
+    """Twenty seeds, batch 100; the ratio has the target 2.5 on two threads."""
 
     params = tuple(RULES)
     param_names = ("method",)

@@ -136,6 +136,7 @@ def test_integers_are_scores_and_no_graph_is_kept(backend: Backend, name: str) -
     assert backend.attached(f"advantages.{name}", np.array([1.0, 0.0])) == []
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ESTIMATORS)
 @bad(BAD_NUMBERS)
 def test_bad_scores_are_refused(backend: Backend, name: str, value: Any, error: type[Exception], words: str) -> None:
@@ -143,6 +144,7 @@ def test_bad_scores_are_refused(backend: Backend, name: str, value: Any, error: 
         estimate(backend, name, value)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ESTIMATORS)
 @bad(BAD_MASKS)
 def test_bad_masks_are_refused(backend: Backend, name: str, value: Any, error: type[Exception], words: str) -> None:

@@ -135,6 +135,7 @@ def assert_refused(backend: Backend, rule: str, place: int, cases: tuple[Any, ..
                 pytest.fail(f"{case}: {backend.grad(rule, *arguments)}")
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("rule", "place"), PLACES)
 def test_bad_log_probabilities_are_refused(backend: Backend, rule: str, place: int) -> None:
     assert_refused(backend, rule, place, (*BAD_LOGP, *BAD_SHAPES))
@@ -143,6 +144,8 @@ def test_bad_log_probabilities_are_refused(backend: Backend, rule: str, place: i
 NUMBERS = [(rule, 2 if rule in SNAPSHOTS else 1) for rule in RULES if rule != "pmpo.pmpo"] + [("gspo.gspo", 3)]
 
 
+@pytest.mark.reads_values
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("rule", "place"), NUMBERS)
 def test_bad_advantages_scores_and_weights_are_refused(backend: Backend, rule: str, place: int) -> None:
     assert_refused(backend, rule, place, (*BAD_NUMBERS, *BAD_SHAPES))

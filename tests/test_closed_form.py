@@ -182,6 +182,7 @@ def test_no_anchor_root_worsens_with_the_haystack_and_the_temperature() -> None:
     assert no_anchor_root(3, eta=1e6) == pytest.approx(1 - 1 / 8, abs=1e-5)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("p", [np.array([1.5]), np.array([-0.1]), np.array([np.nan]), np.array([]), np.array(0.5)])
 @pytest.mark.parametrize("name", ["beta_ce", "beta_pg", "beta_dg", "beta_grpo"])
 def test_betas_refuse_what_is_no_probability(backend: Backend, name: str, p: np.ndarray) -> None:
@@ -194,6 +195,7 @@ def test_complex_numbers_are_refused(backend: Backend) -> None:
         backend.call("closed_form.beta_ce", np.array([1j]))
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("eta", [0.0, -1.0, np.nan, np.inf])
 def test_temperatures_are_positive(backend: Backend, eta: float) -> None:
     half, pair, label = np.array([0.5]), np.array([0.5, 0.5]), np.array(0)

@@ -55,6 +55,7 @@ def test_a_group_that_is_dropped_had_no_gradient_to_lose(backend: Backend) -> No
     np.testing.assert_array_equal((g != 0).any(-1), backend.call("dapo.informative", scores))
 
 
+@pytest.mark.reads_values
 @bad(BAD_NUMBERS)
 def test_bad_scores_are_refused(backend: Backend, value: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=f"scores: .*{words}"):

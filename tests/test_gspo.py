@@ -31,6 +31,7 @@ def test_the_published_clip(backend: Backend, per_token: float, advantage: float
         np.testing.assert_allclose(g, [-advantage * np.exp(per_token) * alive / n], rtol=1e-12)
 
 
+@pytest.mark.reads_values
 @given(rollout=rollouts())
 def test_a_masked_candidate_contributes_exactly_nothing(backend: Backend, rollout: Rollout) -> None:
     keep = rollout.group.mask

@@ -394,7 +394,9 @@ def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception
         ({"data": {}}, TypeError, "data: got dict"),
         ({"settings": {"updates": 20}}, TypeError, "settings: got dict"),
         ({"settings": dataclasses.replace(SMALL, train_images=301)}, ValueError, "at most 300"),
-        ({"device": "cpuu"}, RuntimeError, "cpuu"),
+        ({"device": "cpuu"}, ValueError, "device: got 'cpuu'"),
+        ({"device": "meta"}, ValueError, "device: got 'meta'"),
+        ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99'"),
     ],
 )
 def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from tpo_torch import checks
+
 # Every stem of the torch maths; one that is not written yet is passed over.
 STEMS = (
     *("simplex", "standardize", "tpo", "variants", "closed_form", "pg", "ppo", "grpo", "dg", "advantages"),
@@ -40,6 +42,14 @@ ARGUMENTS: dict[str, Any] = {
 SPECIAL: dict[str, dict[str, Any]] = {
     "advantages.maxrl": {"scores": BINARY},
     "grpo.grpo_token_loss": {"advantages": PER_GROUP},
+}
+
+
+# Functions without groups of their own: two standardise over the batch, one takes the shape for a single group of
+# sequences, one is the constant 1.
+NO_GROUPS = {
+    *("advantages.batch_standardised", "advantages.group_centred_batch_standardised"),
+    *("grpo.grpo_token_loss", "closed_form.beta_ce"),
 }
 
 
@@ -94,6 +104,31 @@ def test_the_core_is_in_the_table() -> None:
 def test_nothing_reads_a_value(path: str, masked: bool) -> None:
     result = forward_and_backward(path, "meta", masked)
     assert all(x.is_meta for x in tensors(result))
+
+
+def poisons() -> list[tuple[str, str]]:
+    """Every per-group result with every floating argument that has groups of its own."""
+    pairs = []
+    for path in functions():
+        given = arguments(path, "cpu", False)
+        names = [n for n, v in given.items() if isinstance(v, torch.Tensor) and v.is_floating_point()]
+        pairs += [(path, name) for name in names if path not in NO_GROUPS]
+    return pairs
+
+
+@pytest.mark.parametrize(("path", "name"), poisons())
+def test_where_values_are_not_read_a_nan_is_seen_in_its_own_group_and_there_only(
+    path: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on an accelerator (deviation D6): what is not refused must not be hidden either.
+    monkeypatch.setattr(checks, "_readable", lambda x: False)
+    given = arguments(path, "cpu", False)
+    with torch.no_grad():
+        given[name][0].view(-1)[0] = float("nan")
+    for result in tensors(lookup(path)(**given)):
+        if result.is_floating_point():
+            rows = result.isnan().reshape(SHAPE[0], -1)
+            assert rows.any(-1).tolist() == [True, False, False]
 
 
 @pytest.mark.gpu

@@ -79,6 +79,7 @@ def test_an_impossible_class_costs_infinity_and_weighs_nothing(backend: Backend)
     assert backend.call("pg.ce_loss", logits, label=np.array(2)) == np.inf
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(
     ("label", "error", "words"),
     [

@@ -16,7 +16,7 @@ def test_an_experiment_is_whole(name: str) -> None:
     experiment = EXPERIMENTS[name]
     assert experiment.id == name
     assert tuple(experiment.scales) == SCALES
-    assert set(experiment.aliases.values()) <= set(experiment.methods) | {"pg_batchnorm"}
+    assert set(experiment.aliases.values()) <= set(experiment.methods)
     for claim in experiment.claims:
         assert set(claim.methods) <= set(experiment.methods)
         assert set(claim.accept) <= set(SCALES)

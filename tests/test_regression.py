@@ -113,12 +113,14 @@ def test_nothing_is_attached_to_the_weights(backend: Backend) -> None:
     assert backend.attached("regression.mpo_weights", TWO, np.array(0.5)) == []
 
 
+@pytest.mark.reads_values
 @bad(BAD_NUMBERS)
 def test_bad_scores_are_refused(backend: Backend, value: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         backend.call("regression.mpo_temperature", value, 0.1)
 
 
+@pytest.mark.reads_values
 @bad([case for case in BAD_LOGP if case[0] not in ("empty", "0-d")])
 def test_bad_anchors_are_refused(backend: Backend, value: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
@@ -131,6 +133,7 @@ def test_bad_budgets_are_refused(backend: Backend, value: Any, error: type[Excep
         backend.call("regression.mpo_temperature", TWO, value)
 
 
+@pytest.mark.reads_values
 @bad(BAD_MASKS)
 def test_bad_masks_are_refused(backend: Backend, value: Any, error: type[Exception], words: str) -> None:
     for path, args in (("mpo_temperature", (TWO, 0.1)), ("mpo_weights", (TWO, np.array(1.0)))):

@@ -148,6 +148,7 @@ def test_torch_gradient_survives_probability_zero(name: str, mask: list[bool] | 
     np.testing.assert_allclose(g, expected, atol=1e-12)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 @bad(BAD_LOGP)
 def test_bad_logits_are_refused(backend: Backend, name: str, value: Any, error: type[Exception], words: str) -> None:
@@ -162,6 +163,7 @@ def test_bad_masks_are_refused(backend: Backend, name: str, value: Any, error: t
         backend.call(f"simplex.{name}", np.zeros(2), mask=value)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ["kl", "tv"])
 @bad((*BAD_NUMBERS, *BAD_SHAPES, ("negative", np.array([1.5, -0.5]), ValueError, "negative entry -0.5")))
 def test_bad_distributions_are_refused(
@@ -171,6 +173,7 @@ def test_bad_distributions_are_refused(
         backend.call(f"simplex.{name}", np.array([0.5, 0.5]), value)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ["entropy", "effective_sample_size"])
 @bad((*BAD_NUMBERS, ("negative", np.array([1.5, -0.5]), ValueError, "negative entry -0.5")))
 def test_bad_single_distributions_are_refused(

@@ -109,6 +109,10 @@ def test_author_compat_returns_centred_scores_at_tiny_variance(backend: Backend)
     )
 
 
+def test_large_integers_keep_their_last_digit(backend: Backend) -> None:
+    np.testing.assert_array_equal(backend.call("standardize.standardize", np.array([2**53, 2**53 + 1])), [-1, 1])
+
+
 def test_integers_are_scores_too(backend: Backend) -> None:
     np.testing.assert_allclose(backend.call("standardize.standardize", np.array([1, 0, 0, 1])), [1, -1, -1, 1])
     # One apart, yet equal in float32: exact integers are shifted before they are rounded.
@@ -164,6 +168,7 @@ def test_no_gradient_reaches_the_scores() -> None:
         assert not lookup("tpo_torch", "standardize.standardize")(scores, **options).requires_grad
 
 
+@pytest.mark.reads_values
 @bad(BAD_NUMBERS)
 def test_bad_scores_are_refused(backend: Backend, value: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):

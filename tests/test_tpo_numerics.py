@@ -187,6 +187,7 @@ NUMBER_ARGUMENTS = {
 }
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("path", "template"), LOGP_ARGUMENTS)
 @bad(BAD_LOGP)
 def test_bad_log_probabilities_are_refused(
@@ -197,6 +198,7 @@ def test_bad_log_probabilities_are_refused(
         backend.call(path, *filled(template, value))
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("path", "template"), NUMBER_ARGUMENTS.items())
 @bad((*BAD_NUMBERS, *BAD_SHAPES))
 def test_bad_scores_and_targets_are_refused(
@@ -206,6 +208,7 @@ def test_bad_scores_and_targets_are_refused(
         backend.call(path, *filled(template, value))
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("path", ["tpo.tpo_loss", "tpo.tpo_coefficients"])
 def test_a_target_that_is_no_distribution_is_refused(backend: Backend, path: str) -> None:
     with pytest.raises(ValueError, match=r"negative entry -0\.5"):

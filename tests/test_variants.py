@@ -204,6 +204,7 @@ NUMBER_ARGUMENTS = (
 )
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("rule", "template"), LOGP_ARGUMENTS)
 @bad(BAD_LOGP)
 def test_bad_log_probabilities_are_refused(
@@ -214,6 +215,7 @@ def test_bad_log_probabilities_are_refused(
         backend.call(f"variants.{rule}_loss", *filled(template, value))
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize(("rule", "template"), NUMBER_ARGUMENTS)
 @bad((*BAD_NUMBERS, *BAD_SHAPES))
 def test_bad_scores_and_targets_are_refused(
@@ -232,6 +234,7 @@ def test_bad_masks_are_refused(
         backend.call(f"variants.{rule}_loss", *filled(template, TWO), mask=value)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("name", ["eta", "temperature"])
 @bad(BAD_POSITIVES)
 def test_bad_temperatures_are_refused(

@@ -217,7 +217,7 @@ def check_run(method: str, settings: Settings, kind: type, seeds: Sequence[int])
     if type(settings) is not kind:
         raise TypeError(f"settings: got {type(settings).__name__}, expected {kind.__name__}")
     if method not in settings.METHODS:
-        checks.unknown("method", method, settings.METHODS)
+        raise checks.unknown("method", method, settings.METHODS)
     if len(seeds) == 0:
         raise ValueError("seeds: got none, expected at least one; pass range(100) for the paper's number")
     for seed in seeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,8 @@ Bools = NDArray[np.bool_]
 
 # A distribution handed in by a caller may have been computed in float32 over many candidates.
 SUM_TOLERANCE = 1e-4
+# A misspelt name is answered with so many names at most, each at least this similar.
+CLOSEST, CLOSE = 3, 0.4
 
 
 def array(name: str, x: ArrayLike) -> NDArray[Any]:
@@ -138,12 +140,16 @@ def whole(name: str, x: int, least: int) -> int:
     return int(x)
 
 
-def unknown(name: str, given: object, options: Iterable[str]) -> NoReturn:
-    """ValueError for a name that is none of the options: it lists them, the closest first."""
+def unknown(name: str, given: object, options: Iterable[str]) -> ValueError:
+    """The error for a name that is none of the options: it says what was given, and lists them, the closest first.
+
+    >>> str(unknown("method", "tpp", ("tpo", "dg")))
+    "method: got 'tpp', did you mean 'tpo'? All of them: tpo, dg"
+    """
     known = list(options)
-    close = difflib.get_close_matches(str(given), known, n=len(known))
+    close = difflib.get_close_matches(str(given), known, n=CLOSEST, cutoff=CLOSE)
     meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    raise ValueError(f"{name}: got {given!r}, {meant}expected one of {', '.join(known)}")
+    return ValueError(f"{name}: got {given!r}, {meant}All of them: {', '.join(known)}")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tpo_ref import checks
-from tpo_ref.checks import Floats
+from tpo_ref.checks import Bools, Floats
 
 # "σ = 0" in floating point: a spread below this many units in the last place of the largest score is rounding.
 CONSTANT_ULPS = 8
@@ -41,7 +41,7 @@ def standardize(
     tau = checks.non_negative("tau", tau)
     raw = checks.array("scores", scores)
     keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw, keep)
+    s = checks.finite("scores", raw if raw.dtype.kind == "f" else _above_lowest(raw, keep), keep)
     count = np.maximum(keep.sum(-1, keepdims=True), 1)
     # Scores are first divided by their largest magnitude, so that squares neither overflow nor vanish.
     largest = np.abs(s).max(-1, keepdims=True)
@@ -57,6 +57,12 @@ def standardize(
     if compat == "author":
         u = np.where(sigma * scale <= AUTHOR_SIGMA_FLOOR, centred * scale, u)
     return u
+
+
+def _above_lowest(raw: NDArray[Any], keep: Bools) -> NDArray[Any]:
+    # Standardised scores ignore a shift, and float64 cannot tell 2⁵³ from 2⁵³ + 1: shift while still exact.
+    whole = raw.astype(np.int64)
+    return np.asarray(whole - np.where(keep, whole, np.iinfo(np.int64).max).min(-1, keepdims=True))
 
 
 def _resolution(raw: NDArray[Any]) -> float:

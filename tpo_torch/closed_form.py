@@ -224,13 +224,13 @@ def cosine_misalignment(g: Tensor, h: Tensor) -> Tensor:
 def _saturating(t: Tensor, log_factor: float) -> Tensor:
     # t(Λ − 1)/(1 − t + Λt), divided through by Λ, which may overflow.
     top, bottom = -math.expm1(-log_factor) * t, t + (1 - t) * math.exp(-log_factor)
-    return torch.where(t > 0, top / bottom, 0.0)
+    return torch.where(t == 0, 0.0, top / bottom)
 
 
 def _retreat(t: Tensor, log_factor: float) -> Tensor:
     # t(Λ − 1)/(Λ(1 − t) + t), divided through by Λ.
     top, bottom = -math.expm1(-log_factor) * t, (1 - t) + t * math.exp(-log_factor)
-    return torch.where(t < 1, top / bottom, 0.0)
+    return torch.where(t == 1, 0.0, top / bottom)
 
 
 def _log_odds_factor(arms: int, eta: float) -> float:

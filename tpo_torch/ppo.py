@@ -73,7 +73,8 @@ def inside_clip(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high:
     """
     slack = CLIP_ULPS * torch.finfo(x.dtype).eps
     lowest = math.log1p(-epsilon_low) if epsilon_low < 1 else -math.inf
-    return torch.where(advantages >= 0, x <= math.log1p(epsilon_high) + slack, x >= lowest - slack)
+    # As a complement, so that a NaN counts as inside and stays visible.
+    return ~torch.where(advantages >= 0, x > math.log1p(epsilon_high) + slack, x < lowest - slack)
 
 
 def clipped_objective(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:

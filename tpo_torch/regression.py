@@ -63,7 +63,7 @@ def mpo_temperature(
     support = logs > -math.inf
     best = torch.where(support, s, -math.inf).amax(-1, keepdim=True)
     span = best - torch.where(support, s, math.inf).amin(-1, keepdim=True)
-    varied = span > 0
+    varied = ~(span <= 0)
     below_best = torch.where(support & varied, (s - best) / torch.where(varied, span, 1.0), 0.0)
     # A group without candidates has no distribution; any finite one keeps its arithmetic quiet.
     logs = torch.where(support.any(-1, keepdim=True), logs, 0.0)

@@ -79,7 +79,7 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
     tensor(0.6931)
     """
     p, q = _pair(p, q)
-    inside = p > 0
+    inside = p != 0
     gap = torch.log(torch.where(inside, p, 1.0)) - torch.log(torch.where(inside, q, 1.0))
     # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
     terms = torch.where(inside, p, 0.0) * gap - p + q
@@ -137,7 +137,7 @@ def effective_sample_size(p: Tensor) -> Tensor:
     """
     p, _ = _pair(p, p)
     squares = (p * p).sum(-1)
-    return torch.where(squares > 0, 1 / squares, 0.0)
+    return torch.where(squares == 0, 0.0, 1 / squares)
 
 
 def _inhabited(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

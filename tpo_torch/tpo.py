@@ -54,7 +54,7 @@ def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
     keep = checks.mask_for(mask, raw)
     q = checks.distribution("q", q, keep, tuple(raw.shape))
     logs = simplex.log_softmax(raw, mask)
-    return -torch.where(q > 0, q * logs, 0.0).sum(-1)
+    return -torch.where(q == 0, 0.0, q * logs).sum(-1)
 
 
 def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -77,7 +77,7 @@ def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask
     r = checks.distribution("r", r, keep, tuple(raw.shape))
     u = checks.finite("u", u, keep, tuple(raw.shape)).detach()
     # From log p_old, since p_old itself underflows under a wide anchor.
-    gap = torch.log(torch.where(r > 0, r, 1.0)) - torch.where(r > 0, simplex.log_softmax(raw, mask).detach(), 0.0)
+    gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(r == 0, 0.0, simplex.log_softmax(raw, mask).detach())
     return (r * (u - eta * gap)).sum(-1)
 
 

@@ -103,6 +103,6 @@ def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> 
     logs = simplex.log_softmax(raw, mask)
     p = torch.exp(logs)
     # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.
-    inside = p > 0
+    inside = p != 0
     d = torch.where(inside, logs, 0.0) - torch.log(torch.where(inside, q, 1.0))
     return (torch.where(inside, p, 0.0) * d).sum(-1)

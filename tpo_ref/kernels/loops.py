@@ -97,12 +97,14 @@ def _step(z: Any, g: Any, e: Any, total: float, rate: float, normalised: bool) -
 def single_seeds(
     method: int, draws: Any, z: Any, alpha: float, baseline: float, eta: float, dg_eta: float, error: Any, mis: Any
 ) -> None:
+    """One block of steps of the single-context run: logits z (S, A) move, error and mis (S, T) are filled."""
     for s in range(z.shape[0]):
         _single(method, draws[s], z[s], alpha, baseline, eta, dg_eta, error[s], mis[s])
 
 
 @compiled
 def many_seeds(method: int, gaps: Any, alpha: float, small: float, power: float, error: Any, mis: Any) -> None:
+    """The many-contexts run: gaps (S, N, A − 1) to the right logit move, error and mis (S, T) are filled."""
     for s in range(gaps.shape[0]):
         _many(method, gaps[s], alpha, small, power, error[s], mis[s])
 
@@ -111,6 +113,7 @@ def many_seeds(method: int, gaps: Any, alpha: float, small: float, power: float,
 def group_seeds(
     method: int, draws: Any, z: Any, small: Any, rate: float, normalised: bool, error: Any, mis: Any
 ) -> None:
+    """One block of steps on sampled groups: logits z (S, A) move, error and mis (S, T) are filled."""
     for s in range(z.shape[0]):
         _groups(method, draws[s], z[s], small, rate, normalised, error[s], mis[s])
 
@@ -120,7 +123,8 @@ def _single(
     method: int, draws: Any, z: Any, alpha: float, baseline: float, eta: float, dg_eta: float, error: Any, mis: Any
 ) -> None:
     arms = z.size
-    e, cdf, g, counts = np.empty(arms), np.empty(arms), np.empty(arms), np.empty(arms)
+    e, cdf, g, tilts = np.empty(arms), np.empty(arms), np.empty(arms), np.empty(draws.shape[1] + 1)
+    counts = np.empty(arms, np.int64)
     guide = np.empty(_buckets(arms), np.int64)
     shift = z.max()
     for t in range(draws.shape[0]):
@@ -132,7 +136,7 @@ def _single(
             counts[_draw(draws[t, i], cdf, total, guide)] += 1
         share = 1 / draws.shape[1]
         if method == TPO:
-            _tilt(counts, share, baseline, eta, e, total, g)
+            _tilt(counts, share, baseline, eta, e, total, tilts, g)
         else:
             _policy_gradient(method, counts, share, baseline, dg_eta, z, shift, e, total, g)
         error[t], mis[t] = _step(z, g, e, total, alpha, True)
@@ -179,8 +183,8 @@ def _policy_gradient(
 
 
 @compiled
-def _tilt(counts: Any, share: float, baseline: float, eta: float, e: Any, total: float, g: Any) -> None:
-    # TPO: s_a = (n_a/B)(r_a − b) over all arms, u = z(s), g = q − π.
+def _tilt(counts: Any, share: float, baseline: float, eta: float, e: Any, total: float, tilts: Any, g: Any) -> None:
+    # TPO: s_a = (n_a/B)(r_a − b) over all arms, u = z(s), g = q − π. Wrong arms drawn equally often share one tilt.
     arms = g.size
     for a in range(arms):
         g[a] = counts[a] * share * -baseline
@@ -194,9 +198,15 @@ def _tilt(counts: Any, share: float, baseline: float, eta: float, e: Any, total:
     for a in range(arms):
         variance += (g[a] - mean) ** 2
     scale = 1 / (math.sqrt(variance / arms) * eta)
-    mass = 0.0
-    for a in range(arms):
-        g[a] = e[a] * math.exp((g[a] - top) * scale)
+    most = 0
+    for a in range(1, arms):
+        most = max(most, counts[a])
+    for n in range(most + 1):
+        tilts[n] = math.exp((n * share * -baseline - top) * scale)
+    g[0] = e[0] * math.exp((g[0] - top) * scale)
+    mass = g[0]
+    for a in range(1, arms):
+        g[a] = e[a] * tilts[counts[a]]
         mass += g[a]
     for a in range(arms):
         g[a] = g[a] / mass - e[a] / total

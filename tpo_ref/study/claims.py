@@ -32,11 +32,13 @@ class Verdict:
     def word(self) -> str:
         """HOLDS inside the accepted interval; UNCLEAR outside it by less than our own noise; else FAILS, as for a NaN.
 
-        A claim that is unclear is neither confirmed nor refuted by this many seeds.
+        An interval that is open to one side has no tolerance built in: there, as far inside counts as unclear too. A
+        claim that is unclear is neither confirmed nor refuted by this many seeds (deviation D41).
         """
-        if self.low <= self.ours.value <= self.high:
-            return HOLDS
         noise = NOISE_ERRORS * self.ours.error
+        needed = noise if noise > 0 and math.isinf(self.high - self.low) else 0.0
+        if self.low + needed <= self.ours.value <= self.high - needed:
+            return HOLDS
         return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
 
 
@@ -84,6 +86,7 @@ def first_step(
     x: str | None = None,
     text: str | None = None,
     centre: Callable[..., Any] = np.mean,
+    scales: tuple[str, ...] = ("paper",),
 ) -> Claim:
     """The first step, or value of `x`, at which the mean curve over seeds, or another centre, is below a level."""
     return Claim(
@@ -93,7 +96,7 @@ def first_step(
         statistic=lambda r: statistics.first_below(
             r[method][array], level, None if x is None else r[method][x], centre
         ),
-        accept={"paper": accept},
+        accept=dict.fromkeys(scales, accept),
         published=published,
         mark=(array, published, level),
     )

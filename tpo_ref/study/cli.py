@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tpo_ref.study import claims, demo, experiments, figures, show, tables
+from tpo_ref.study import claims, demo, experiments, figures, results, show, tables
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.files import write_json
 from tpo_ref.study.protocol import Experiment
@@ -176,6 +177,10 @@ def run(arguments: list[str]) -> int:
                 config=(Flag,),
             )
         )
+    except BrokenPipeError:
+        # The reader of our output, `head` say, has seen enough; nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, Unavailable) as error:
         print(f"tpo: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -186,7 +191,15 @@ def run(arguments: list[str]) -> int:
 
 def _ensure(request: Request) -> dict[str, Result]:
     with show.progress(request.experiment.id) as advance:
-        return ensure(request, advance)
+        found = ensure(request, advance)
+    older = sorted(method for method, result in found.items() if results.made_by_other_code(result.record))
+    if older:
+        print(
+            f"tpo: {request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "
+            "versions; `tpo run --fresh` makes them again",
+            file=sys.stderr,
+        )
+    return found
 
 
 def _draw(request: Request, found: dict[str, Result], folder: Path, suffix: str) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tpo_ref import checks
 from tpo_ref.study import mnist_claims, tabular_claims
-from tpo_ref.study.protocol import Experiment, nearest
+from tpo_ref.study.protocol import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.id: experiment for experiment in (*tabular_claims.EXPERIMENTS, *mnist_claims.EXPERIMENTS)
@@ -13,5 +14,5 @@ EXPERIMENTS: dict[str, Experiment] = {
 def experiment(name: str) -> Experiment:
     """The experiment of that name; ValueError names the nearest for an unknown one."""
     if name not in EXPERIMENTS:
-        raise nearest("experiment", name, EXPERIMENTS)
+        raise checks.unknown("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]

@@ -20,6 +20,7 @@ from tpo_ref.study.protocol import Claim, Experiment, Panel, Results
 PANEL_WIDTHS, PANEL_HEIGHT, LEGEND_HEIGHT = {1: 6.4, 2: 4.6}, 3.4, 0.75
 DPI = 160
 BAND_OPACITY = 0.2
+TITLE_SIZE, MARK_SIZE, ABOVE_CURVES = 10, 6, 5
 # Inches a legend entry takes at most; as many columns as fit, so that none is cut.
 LEGEND_ENTRY_WIDTH = 2.1
 PERCENT = 100.0
@@ -49,7 +50,9 @@ def draw(experiment: Experiment, scale: str, results: Results, path: Path) -> Pa
         for axis, panel in zip(axes, experiment.panels, strict=True):
             _draw_panel(axis, experiment, panel, results, marks)
         seeds = len(next(iter(results.values()))[experiment.panels[0].array])
-        figure.suptitle(f"{experiment.title}\n{scale} scale, mean ± standard error of {seeds} seeds", fontsize=10)
+        figure.suptitle(
+            f"{experiment.title}\n{scale} scale, mean ± standard error of {seeds} seeds", fontsize=TITLE_SIZE
+        )
         handles, labels = axes[0].get_legend_handles_labels()
         if marks:
             handles.append(Line2D([], [], marker="o", mfc="none", mec="black", linestyle="none"))
@@ -70,10 +73,9 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
         x = np.arange(curves.shape[-1]) if experiment.x is None else np.asarray(arrays[experiment.x])
         look = style(method)
         x, mean, error = _band(x, curves)
-        low = np.maximum(mean - error, panel.floor * unit) if panel.floor is not None else mean - error
         marker = "." if len(x) <= FEW_POINTS else None
         axis.plot(x, mean, color=look.colour, linestyle=look.dash, marker=marker, label=look.label)
-        axis.fill_between(x, low, mean + error, color=look.colour, alpha=BAND_OPACITY, linewidth=0)
+        axis.fill_between(x, mean - error, mean + error, color=look.colour, alpha=BAND_OPACITY, linewidth=0)
     _draw_marks(axis, panel, marks, unit)
     if panel.log:
         axis.set_yscale("log")
@@ -82,8 +84,6 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
             axis.set_yticks([tick for tick in PERCENT_TICKS if low <= tick <= high])
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("")
-        if panel.floor is not None:
-            axis.set_ylim(bottom=panel.floor * unit)
     axis.set_xlabel(experiment.x_label)
     axis.set_ylabel(panel.label)
 
@@ -106,4 +106,4 @@ def _draw_marks(axis: Any, panel: Panel, marks: list[Claim], unit: float) -> Non
         colour = style(claim.methods[0]).colour
         # A mark without a step is a level, the value a curve should settle at: it stands at the end of the axis.
         step = axis.get_lines()[0].get_xdata()[-1] if np.isnan(x) else x
-        axis.plot([step], [y * unit], "o", mfc="none", mec=colour, ms=6, zorder=5, linestyle="none")
+        axis.plot([step], [y * unit], "o", mfc="none", mec=colour, ms=MARK_SIZE, zorder=ABOVE_CURVES, linestyle="none")

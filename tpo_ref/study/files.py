@@ -30,12 +30,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         # An interruption leaves nothing half written either.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
         if not isinstance(error, OSError):
             raise
         what = f"cannot write {path}: {error.strerror}; choose a writable folder with free space (--out)"
         raise OSError(error.errno, what) from error
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it is there; no error where it cannot be, which the next write will say better."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 CLI_PACKAGES = ("tyro", "rich", "matplotlib")
@@ -16,6 +17,9 @@ def main() -> None:
             f"tpo: the command line needs {', '.join(missing)}; "
             "run: pip install 'target-policy-optimization[cli]' (add ,torch for MNIST)"
         )
+    # OpenMP threads spin while they wait. Where other work shares the cores, that starves the very thread waited for,
+    # and a step takes many times as long. The setting is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tpo_ref.study import cli
 
     sys.exit(cli.run(sys.argv[1:]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from tpo_ref.checks import unknown as unknown  # for the runs, which import nothing else of this package
 from tpo_ref.study.statistics import Estimate
 
 SCALES = ("smoke", "cpu", "paper")
@@ -51,7 +51,6 @@ class Panel:
     label: str
     log: bool = True
     percent: bool = False
-    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,14 @@ class Experiment:
         return self.results_of or self.id
 
 
-def nearest(what: str, given: str, options: Mapping[str, Any] | tuple[str, ...]) -> ValueError:
-    """The error for an unknown name: says what was given and which names come nearest.
-
-    >>> str(nearest("method", "tpp", ("tpo", "dg")))
-    "method: got 'tpp', did you mean 'tpo'? All of them: tpo, dg"
-    """
-    close = difflib.get_close_matches(given, list(options), n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return ValueError(f"{what}: got {given!r}, {hint}All of them: {', '.join(options)}")
-
-
 def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None) -> tuple[str, ...]:
     """The methods to run, aliases resolved, each once; ValueError names the nearest for an unknown one."""
     if given is None:
         return experiment.methods
+    if not given:
+        raise ValueError(f"methods: got none, expected some of {', '.join(experiment.methods)}, or leave them out")
     named = [experiment.aliases.get(m, m) for m in given]
     for original, method in zip(given, named, strict=True):
         if method not in experiment.methods:
-            raise nearest(f"method of {experiment.id}", original, experiment.methods + tuple(experiment.aliases))
+            raise unknown(f"method of {experiment.id}", original, experiment.methods + tuple(experiment.aliases))
     return tuple(dict.fromkeys(named))

@@ -22,6 +22,7 @@ from tpo_ref.study import files
 # Raised whenever the meaning of a stored array changes: older files are then refused instead of misread.
 FORMAT = 1
 DIGEST_LENGTH = 10
+GIT_SECONDS = 10
 PACKAGES = ("numpy", "scipy", "numba", "torch")
 
 
@@ -59,16 +60,22 @@ class Result:
     record: Mapping[str, Any]
 
 
-def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float) -> Result:
-    """Store a finished unit. The json is written last: where it stands, the arrays stand whole."""
+def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float, resumed: bool = False) -> Result:
+    """Store a finished unit. The json is written last: where it stands, the arrays stand whole.
+
+    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed.
+    """
     base = key.path(out)
     arrays_path = base.with_suffix(".npz")
+    # A record of older arrays must not stand beside the new ones, should the process die in between.
+    files.remove(base.with_suffix(".json"))
     files.write_arrays(arrays_path, arrays)
     record = {
         "format": FORMAT,
         **key.described(),
         "arrays_sha256": _sha256(arrays_path),
         "seconds": round(seconds, 3),
+        "resumed": resumed,
         **provenance(),
     }
     files.write_json(base.with_suffix(".json"), record)
@@ -108,13 +115,19 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "commit": _commit(), "machine": machine}
 
 
+def made_by_other_code(record: Mapping[str, Any]) -> bool:
+    """Whether a stored result comes from another commit, or from other versions, than would make it now."""
+    now = provenance()
+    return (record.get("commit"), record.get("versions")) != (now["commit"], now["versions"])
+
+
 def _commit() -> str | None:
     """Commit of the checkout this package runs from, "+changes" when it was edited; None outside one."""
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=GIT_SECONDS
         ).stdout.strip()
 
     try:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tpo_ref import checks
 from tpo_ref.study import results
 from tpo_ref.study.errors import MissingExtra
-from tpo_ref.study.protocol import Experiment, nearest, resolve_methods
+from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +35,7 @@ class Request:
     def keys(self) -> list[Key]:
         """One key per method; ValueError for an unknown scale or method, or fewer than one seed."""
         if self.scale not in self.experiment.scales:
-            raise nearest(f"scale of {self.experiment.id}", self.scale, self.experiment.scales)
+            raise checks.unknown(f"scale of {self.experiment.id}", self.scale, self.experiment.scales)
         scale = self.experiment.scales[self.scale]
         count = scale.seeds if self.seeds is None else self.seeds
         if count < 1:
@@ -58,9 +59,10 @@ def ensure(request: Request, progress: Progress = lambda method, done, total: No
         stored = found[key.method]
         if stored is None:
             assert run is not None
+            resumed = not request.fresh and _checkpoint(request.out, key).exists()
             start = time.perf_counter()
             arrays = run(key, lambda i, n, method=key.method: progress(method, i, n))
-            stored = results.save(request.out, key, arrays, time.perf_counter() - start)
+            stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed)
             _checkpoint(request.out, key).unlink(missing_ok=True)
         progress(key.method, 1, 1)
         done[key.method] = stored

@@ -36,7 +36,7 @@ class MnistSettings:
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "eval_every", "hidden"):
-            _count(name, getattr(self, name))
+            checks.whole(name, getattr(self, name), 1)
         for name in ("learning_rate", "eta", "dg_eta"):
             checks.positive(name, getattr(self, name))
         if self.updates % self.eval_every:
@@ -45,18 +45,11 @@ class MnistSettings:
                 "so that the last evaluation is the last update"
             )
         if self.train_images is not None:
-            _count("train_images", self.train_images)
+            checks.whole("train_images", self.train_images, 1)
         if self.mechanism_update is not None:
-            _count("mechanism_update", self.mechanism_update)
+            checks.whole("mechanism_update", self.mechanism_update, 1)
             if self.mechanism_update % self.eval_every or self.mechanism_update > self.updates:
                 raise ValueError(
                     f"mechanism_update: got {self.mechanism_update}, expected a multiple of eval_every = "
                     f"{self.eval_every} up to updates = {self.updates}; pass None to leave the mechanism out"
                 )
-
-
-def _count(name: str, x: object) -> None:
-    if isinstance(x, bool) or not isinstance(x, int):
-        raise TypeError(f"{name}: got {x!r}, expected a whole number")
-    if x < 1:
-        raise ValueError(f"{name}: got {x}, expected at least 1")

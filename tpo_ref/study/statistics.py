@@ -79,8 +79,8 @@ def first_below(
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     ).bootstrap_distribution
     crossings = _crossing(np.moveaxis(drawn, -1, 0), level, at)
-    crossings = crossings[~np.isnan(crossings)]
-    return Estimate(value, float(crossings.std(ddof=1)) if len(crossings) > 1 else math.nan, n)
+    # A resampled curve that never crosses counts as the last step, or the error would shrink where it should grow.
+    return Estimate(value, float(np.where(np.isnan(crossings), at[-1], crossings).std(ddof=1)), n)
 
 
 def _crossing(curves: NDArray[Any], level: float, at: NDArray[Any]) -> NDArray[np.float64]:

@@ -19,56 +19,65 @@ from tpo_ref.study.statistics import Estimate
 DIGITS = 3
 # From here on numbers are counts, and shown whole.
 WHOLE_FROM, WHOLE_ERROR_FROM = 1000, 100
-# Two methods whose areas differ by less than this many standard errors are called a tie.
+# Two methods whose areas differ by less than this many standard errors of the paired difference are called a tie.
 TIE_ERRORS = 2.0
 
 Rows = list[dict[str, Any]]
 
 
 def summary(experiment: Experiment, found: Results) -> Rows:
-    """One row per method, smallest area under the score curve first; no rows without a score."""
-    rows: Rows = []
+    """One row per method, smallest area under the score curve first; no rows without a score.
+
+    `behind` is the area less that of the best method that is no oracle, paired by seed.
+    """
     if experiment.score is None:
-        return rows
-    for method, arrays in found.items():
-        curves = np.asarray(arrays[experiment.score], dtype=float)
+        return []
+    areas = {method: statistics.auc(np.asarray(arrays[experiment.score])) for method, arrays in found.items()}
+    order = sorted(areas, key=lambda method: areas[method].mean())
+    best = next((method for method in order if not style(method).oracle), order[0])
+    rows: Rows = []
+    for method in order:
+        last = np.asarray(found[method][experiment.score], dtype=float)[:, -1]
         rows.append(
             {
                 "method": method,
                 "label": style(method).label,
-                "seeds": len(curves),
-                "auc": _plain(statistics.mean(statistics.auc(curves))),
-                "final": _plain(statistics.mean(curves[:, -1])),
-                "median": _plain(statistics.median(curves[:, -1])),
+                "seeds": len(last),
+                "auc": _plain(statistics.mean(areas[method])),
+                "behind": _plain(statistics.mean(areas[method] - areas[best])),
+                "final": _plain(statistics.mean(last)),
+                "median": _plain(statistics.median(last)),
             }
         )
-    return sorted(rows, key=lambda row: row["auc"]["value"])
+    return rows
 
 
-def competitors(rows: Rows) -> Rows:
-    """The rows of the methods that are not shown the answer; all of them when there is no other."""
-    return [row for row in rows if not style(row["method"]).oracle] or rows
+def leaders(rows: Rows) -> list[str]:
+    """The method with the smallest area, oracles aside, and those that this many seeds cannot tell from it."""
+    competitors = [row for row in rows if not style(row["method"]).oracle] or rows
+    first, *others = competitors
+    return [first["label"], *(row["label"] for row in others if _tied(row["behind"]))]
 
 
 def winner(rows: Rows) -> str:
     """A plain sentence: which method has the smallest area, oracles aside, and which it cannot be told apart from.
 
-    >>> row = lambda m, v: {"method": m, "label": m.upper(), "seeds": 9, "auc": {"value": v, "error": 0.01}}
+    >>> row = lambda m, v: {"method": m, "label": m.upper(), "seeds": 9, "auc": {"value": v, "error": 0.01},
+    ...                     "behind": {"value": v - 0.1, "error": 0.01}}
     >>> winner([row("tpo", 0.1), row("pg", 0.5)])
     'TPO has the smallest area under the error curve, 0.1 ± 0.01 (9 seeds).'
     """
-    first, *others = competitors(rows)
-    best = first["auc"]
-    tied = [
-        row["label"]
-        for row in others
-        if row["auc"]["value"] - best["value"] < TIE_ERRORS * math.hypot(best["error"] or 0, row["auc"]["error"] or 0)
-    ]
+    first, *tied = leaders(rows)
+    best = next(row for row in rows if row["label"] == first)
+    sentence = f"{first} has the smallest area under the error curve, {text(best['auc'])}"
+    if best["seeds"] == 1:
+        return f"{sentence} (1 seed, which decides nothing)."
     tie = f"; within {TIE_ERRORS:g} standard errors of it: {', '.join(tied)}" if tied else ""
-    return (
-        f"{first['label']} has the smallest area under the error curve, {text(best)} "
-        f"({first['seeds']} seed{'s' if first['seeds'] > 1 else ''}){tie}."
-    )
+    return f"{sentence} ({best['seeds']} seeds){tie}."
+
+
+def _tied(behind: Mapping[str, Any]) -> bool:
+    return behind["error"] is None or bool(behind["value"] < TIE_ERRORS * behind["error"])
 
 
 def judged(verdicts: Sequence[Verdict]) -> Rows:
@@ -87,9 +96,10 @@ def judged(verdicts: Sequence[Verdict]) -> Rows:
 
 
 def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verdicts: Sequence[Verdict]) -> Any:
-    """Everything about an experiment at a scale as plain json: settings, methods, claims, how it was made."""
-    records = {method: result.record for method, result in found.items()}
-    first = next(iter(records.values()))
+    """An experiment at a scale as plain json: settings, methods, claims, how each run was made and judged."""
+    made = ("commit", "versions", "machine", "device", "seconds", "resumed")
+    runs = {method: {name: result.record[name] for name in made} for method, result in found.items()}
+    settings = next(iter(found.values())).record["settings"]
     rows = summary(experiment, {method: result.arrays for method, result in found.items()})
     return {
         "format": results.FORMAT,
@@ -97,15 +107,12 @@ def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verd
         "title": experiment.title,
         "paper": experiment.paper,
         "scale": scale,
-        "settings": first["settings"],
+        "settings": settings,
         "methods": rows,
         "winner": winner(rows) if rows else None,
         "claims": judged(verdicts),
-        "seconds": {method: record["seconds"] for method, record in records.items()},
-        "versions": first["versions"],
-        "commit": first["commit"],
-        "machine": first["machine"],
-        "device": first["device"],
+        "runs": runs,
+        "judged_by": results.provenance(),
     }
 
 

@@ -84,7 +84,7 @@ class Training:
     def __init__(self, method: str, settings: MnistSettings, seeds: Sequence[int], data: Mnist, device: str) -> None:
         _check(settings, seeds, data)
         self.method, self.settings, self.seeds = resolve(method), settings, tuple(int(seed) for seed in seeds)
-        self.device = torch.device(device)
+        self.device = _usable(device)
         count = settings.train_images or len(data.train_images)
         self.images, self.labels = self._put(data.train_images[:count]), self._put(data.train_labels[:count]).long()
         self.test_images, self.test_labels = self._put(data.test_images), self._put(data.test_labels).long()
@@ -179,6 +179,17 @@ def _empty_curves(settings: MnistSettings, seeds: int) -> Arrays:
         "mechanism_count": np.zeros(bins, np.int64),
         "mechanism_concentration": np.array([(low + high) / 2 for low, high in itertools.pairwise(edges)]),
     }
+
+
+def _usable(device: str) -> torch.device:
+    """The device, once something has been put on it; ValueError for one that is unknown, absent or cannot hold data."""
+    try:
+        found = torch.device(device)
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: got {device!r}, expected cpu, cuda or another that holds data ({reason})") from error
+    return found
 
 
 def _check(settings: MnistSettings, seeds: Sequence[int], data: Mnist) -> None:

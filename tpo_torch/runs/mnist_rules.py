@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpo_ref.study.protocol import nearest
+from tpo_ref.study.protocol import unknown
 from tpo_ref.study.settings import MnistSettings
 from tpo_torch.dg import dg_loss
 from tpo_torch.pg import ce_loss, group_pg_loss, pg_loss
@@ -131,5 +131,5 @@ def resolve(method: str) -> str:
     """
     name = ALIASES.get(method, method)
     if name not in RULES:
-        raise nearest("method of mnist", method, (*RULES, *ALIASES))
+        raise unknown("method of mnist", method, (*RULES, *ALIASES))
     return name

@@ -6,6 +6,10 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +284,21 @@ def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeyp
     assert_equal_bits(whole, resumed)
     # The finished state is kept too: asking again computes nothing.
     assert_equal_bits(whole, mnist.run(method, SMALL, (0, 1), DATA, checkpoint=path))
+
+
+def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "partial.npz"
+    program = (
+        "import os, signal, sys, torch; from pathlib import Path; import test_mnist as t\n"
+        "torch.set_num_threads(1); t.mnist.CHECKPOINT_EVERY = 20\n"
+        "die = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 40 else None\n"
+        "t.mnist.run('tpo', t.SMALL, (0, 1), t.DATA, checkpoint=Path(sys.argv[1]), progress=die)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = mnist.run("tpo", SMALL, (0, 1), DATA, checkpoint=path)
+    assert_equal_bits(mnist.run("tpo", SMALL, (0, 1), DATA), resumed)
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -54,9 +54,13 @@ def summary(experiment: Experiment, found: Results) -> Rows:
 
 def leaders(rows: Rows) -> list[str]:
     """The method with the smallest area, oracles aside, and those that this many seeds cannot tell from it."""
-    competitors = [row for row in rows if not style(row["method"]).oracle] or rows
-    first, *others = competitors
+    first, *others = _competitors(rows)
     return [first["label"], *(row["label"] for row in others if _tied(row["behind"]))]
+
+
+def smallest_final(rows: Rows) -> str:
+    """The method with the smallest final mean, oracles aside."""
+    return str(min(_competitors(rows), key=lambda row: row["final"]["value"])["label"])
 
 
 def winner(rows: Rows) -> str:
@@ -74,6 +78,10 @@ def winner(rows: Rows) -> str:
         return f"{sentence} (1 seed, which decides nothing)."
     tie = f"; within {TIE_ERRORS:g} standard errors of it: {', '.join(tied)}" if tied else ""
     return f"{sentence} ({best['seeds']} seeds){tie}."
+
+
+def _competitors(rows: Rows) -> Rows:
+    return [row for row in rows if not style(row["method"]).oracle] or rows
 
 
 def _tied(behind: Mapping[str, Any]) -> bool:

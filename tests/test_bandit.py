@@ -168,6 +168,17 @@ def test_runs_are_checked_before_they_start() -> None:
         bandit.check_run("pg", SingleContext(), SingleContext, [0, -1])
 
 
+@pytest.mark.parametrize("seeds", [iter([0]), 3, None, {0: 1}])
+def test_seeds_are_a_sequence(seeds: Any) -> None:
+    with pytest.raises(TypeError, match=r"seeds: got .*such as range\(100\)"):
+        bandit.check_run("pg", SingleContext(), SingleContext, seeds)
+
+
+def test_a_needle_in_too_large_a_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"horizon: got 2\^200 answers"):
+        Needle(horizon=200)
+
+
 def test_an_unknown_name_without_resemblance_lists_all() -> None:
     with pytest.raises(ValueError, match="colour: got 'xyz', All of them: red, green"):
         raise checks.unknown("colour", "xyz", ("red", "green"))

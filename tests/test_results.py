@@ -62,6 +62,26 @@ def test_truncated_altered_and_foreign_files_are_refused(tmp_path: Path) -> None
         results.load(tmp_path, KEY)
 
 
+def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
+    request = Request(toy.TOY, "smoke", methods=("tpo",), out=tmp_path)
+    (key,) = request.keys()
+    results.save(tmp_path, key, {"other": np.ones(3)}, 0)
+    with pytest.raises(ValueError, match=r"lacks error; delete"):
+        ensure(request)
+    record = key.path(tmp_path).with_suffix(".json")
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps({name: value for name, value in whole.items() if name != "seconds"}))
+    with pytest.raises(ValueError, match=r"lacks seconds; delete"):
+        ensure(request)
+
+
+def test_results_of_other_code_are_known_as_such(tmp_path: Path) -> None:
+    record = results.save(tmp_path, KEY, ARRAYS, 0).record
+    assert not results.made_by_other_code(record)
+    assert results.made_by_other_code({**record, "commit": "0" * 40})
+    assert results.made_by_other_code({**record, "versions": {}})
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, x=np.array([{"a": 1}], dtype=object))

@@ -113,6 +113,18 @@ def test_large_integers_keep_their_last_digit(backend: Backend) -> None:
     np.testing.assert_array_equal(backend.call("standardize.standardize", np.array([2**53, 2**53 + 1])), [-1, 1])
 
 
+@pytest.mark.parametrize("wide", [2**61, 2**62, 2**63 - 1])
+def test_integers_of_any_width_keep_their_order(backend: Backend, wide: int) -> None:
+    u = backend.call("standardize.standardize", np.array([wide, -wide, 0, 5]))
+    np.testing.assert_allclose(u, np.array([1.0, -1.0, 0.0, 0.0]) * np.sqrt(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_subnormal_scores_are_scores(backend: Backend, dtype: type) -> None:
+    s = np.array([np.finfo(dtype).tiny / 6, 0.0], dtype=dtype)
+    np.testing.assert_allclose(backend.call("standardize.standardize", s), [1.0, -1.0], rtol=1e-6)
+
+
 def test_integers_are_scores_too(backend: Backend) -> None:
     np.testing.assert_allclose(backend.call("standardize.standardize", np.array([1, 0, 0, 1])), [1, -1, -1, 1])
     # One apart, yet equal in float32: exact integers are shifted before they are rounded.
@@ -187,6 +199,13 @@ def test_bad_masks_are_refused(backend: Backend, value: Any, error: type[Excepti
 def test_bad_tau_is_refused(backend: Backend, tau: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"tau: got {tau!r}, expected one finite number 0 or above"):
         backend.call("standardize.standardize", np.zeros(2), tau=tau)
+
+
+def test_a_masked_array_is_refused_rather_than_unmasked() -> None:
+    from tpo_ref.standardize import standardize
+
+    with pytest.raises(TypeError, match=r"mask=~x\.mask"):
+        standardize(np.ma.array([1.0, 2.0, 9.0], mask=[0, 0, 1]))
 
 
 def test_an_unknown_compat_lists_the_options(backend: Backend) -> None:

@@ -100,6 +100,10 @@ class SampledCandidates:
         _check_step("alpha", self.alpha)
 
 
+# Answers are held one by one: more than this is no longer a tabular bandit.
+MOST_ARMS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Needle:
     """V^H symmetric answers, one correct, plain gradient descent on the mean over groups: the terminal reward, bare.
@@ -125,6 +129,10 @@ class Needle:
         _check_counts(self, vocab=2, horizon=1, candidates=2, groups=1, steps=1)
         _check_positive(self, "eta")
         _check_step("step_size", self.step_size)
+        if self.arms > MOST_ARMS:
+            raise ValueError(
+                f"horizon: got {self.vocab}^{self.horizon} answers, expected at most {MOST_ARMS:,}; lower it"
+            )
 
     @property
     def arms(self) -> int:
@@ -218,6 +226,8 @@ def check_run(method: str, settings: Settings, kind: type, seeds: Sequence[int])
         raise TypeError(f"settings: got {type(settings).__name__}, expected {kind.__name__}")
     if method not in settings.METHODS:
         raise checks.unknown("method", method, settings.METHODS)
+    if not hasattr(seeds, "__len__") or not hasattr(seeds, "__getitem__") or isinstance(seeds, dict):
+        raise TypeError(f"seeds: got {type(seeds).__name__}, expected a sequence of integers such as range(100)")
     if len(seeds) == 0:
         raise ValueError("seeds: got none, expected at least one; pass range(100) for the paper's number")
     for seed in seeds:

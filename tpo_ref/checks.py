@@ -20,6 +20,8 @@ CLOSEST, CLOSE = 3, 0.4
 
 def array(name: str, x: ArrayLike) -> NDArray[Any]:
     """A real array with a group axis; TypeError for other dtypes, ValueError for 0-d or empty input."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, whose mask would be lost; pass its data, and mask=~x.mask")
     a = np.asarray(x)
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{name}: got dtype {a.dtype}, expected real numbers; convert or drop the imaginary part first")

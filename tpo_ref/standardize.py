@@ -61,8 +61,10 @@ def standardize(
 
 def _above_lowest(raw: NDArray[Any], keep: Bools) -> NDArray[Any]:
     # Standardised scores ignore a shift, and float64 cannot tell 2⁵³ from 2⁵³ + 1: shift while still exact.
-    whole = raw.astype(np.int64)
-    return np.asarray(whole - np.where(keep, whole, np.iinfo(np.int64).max).min(-1, keepdims=True))
+    # The difference of two 64-bit integers, read as unsigned, is exact however wide.
+    whole = raw if raw.dtype.kind == "u" else raw.astype(np.int64)
+    lowest = np.where(keep, whole, np.iinfo(whole.dtype).max).min(-1, keepdims=True)
+    return np.asarray((whole - lowest).astype(np.uint64))
 
 
 def _resolution(raw: NDArray[Any]) -> float:

@@ -68,7 +68,7 @@ def group_standardised(scores: Tensor, epsilon_std: float = 1e-4, mask: Tensor |
     count = keep.sum(-1, keepdim=True).clamp(min=1)
     largest = a.abs().amax(-1, keepdim=True)
     # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
-    scale = torch.where(largest > 0, largest, 1.0)
+    scale = largest.clamp(min=torch.finfo(a.dtype).tiny)
     sigma = scale * ((a / scale).square().sum(-1, keepdim=True) / count).sqrt()
     return a / torch.where(sigma > 0, sigma + epsilon_std, 1.0)
 
@@ -133,7 +133,7 @@ def group_centred_batch_standardised(scores: Tensor, mask: Tensor | None = None)
     a, keep = _centre(scores, mask)
     # The differences have mean 0 within each group, so their squares alone give the standard deviation.
     largest = a.abs().amax()
-    scale = torch.where(largest > 0, largest, 1.0)
+    scale = largest.clamp(min=torch.finfo(a.dtype).tiny)
     sigma = ((a / scale).square().sum() / keep.sum().clamp(min=1)).sqrt()
     return a / scale / torch.where(sigma > 0, sigma, 1.0)
 

@@ -166,10 +166,11 @@ def _download(file: IdxFile) -> tuple[bytes, bytes]:
             return packed, _verified(file, packed, url, "another mirror is asked")
         except (urllib.error.URLError, http.client.HTTPException, OSError, DataError) as error:
             failures.append(f"{url}: {error}")
+    given = os.environ.get(FOLDER_VARIABLE, "not set")
     raise DataError(
         "cannot download MNIST:\n  "
         + "\n  ".join(failures)
-        + f"\nWithout a network, set {FOLDER_VARIABLE} to a folder "
+        + f"\n{FOLDER_VARIABLE} is {given!r}. Without a network, set it to a folder "
         f"that holds {_listed('mnist/' + each.name + '.gz' for each in MNIST_FILES)}."
     )
 

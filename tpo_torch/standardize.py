@@ -13,6 +13,8 @@ from tpo_torch import checks
 CONSTANT_ULPS = 8
 # The authors' code returns s − s̄ below this standard deviation (deviation D2).
 AUTHOR_SIGMA_FLOOR = 1e-6
+# How many integers of 64 bits there are: what a difference that overflows is short of.
+INTEGERS = 2.0**64
 COMPAT = (None, "author")
 
 
@@ -42,7 +44,8 @@ def standardize(scores: Tensor, mask: Tensor | None = None, tau: float = 0.0, co
     count = keep.sum(-1, keepdim=True).clamp(min=1)
     # Scores are first divided by their largest magnitude, so that squares neither overflow nor vanish.
     largest = s.abs().amax(-1, keepdim=True)
-    scale = torch.where(largest > 0, largest, 1.0)
+    # By a normal number, since the reciprocal of a subnormal one overflows.
+    scale = largest.clamp(min=torch.finfo(s.dtype).tiny)
     s = s / scale
     centred = torch.where(keep, s - s.sum(-1, keepdim=True) / count, 0.0)
     sigma = (centred.square().sum(-1, keepdim=True) / count).sqrt()
@@ -58,4 +61,6 @@ def standardize(scores: Tensor, mask: Tensor | None = None, tau: float = 0.0, co
 def _above_lowest(raw: Tensor, keep: Tensor) -> Tensor:
     # Standardised scores ignore a shift, and float32 cannot tell 16,777,216 from 16,777,217: shift while still exact.
     whole = raw.long()
-    return whole - torch.where(keep, whole, torch.iinfo(whole.dtype).max).amin(-1, keepdim=True)
+    above = whole - torch.where(keep, whole, torch.iinfo(whole.dtype).max).amin(-1, keepdim=True)
+    # A difference of 2⁶³ or more has wrapped around to a negative number.
+    return above.to(torch.get_default_dtype()) + torch.where(above < 0, INTEGERS, 0.0)

@@ -14,11 +14,12 @@ import tyro
 from tpo_ref.study import claims, demo, experiments, figures, results, show, tables
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.files import write_json
+from tpo_ref.study.main import INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.protocol import Experiment
 from tpo_ref.study.results import Result
 from tpo_ref.study.runner import Request, ensure
 
-USAGE_ERROR, CLAIM_FAILED, INTERRUPTED = 2, 1, 130
+CLAIM_FAILED = 1
 
 Ids = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="see `tpo list`")]
 ScaleName = Literal["smoke", "cpu", "paper"]
@@ -116,7 +117,13 @@ def verify(
     reports = []
     for experiment in chosen:
         request = Request(experiment, scale, device=device, out=out)
-        found = _ensure(request)
+        try:
+            found = _ensure(request)
+        except Unavailable as error:
+            if ids:
+                raise
+            print(f"{experiment.id} left out: {error}", file=sys.stderr)
+            continue
         report = _report(request, found)
         reports.append(report)
         if save is not None:
@@ -185,7 +192,9 @@ def run(arguments: list[str]) -> int:
         print(f"tpo: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print("tpo: interrupted; finished units are kept, run the same command to go on", file=sys.stderr)
+        print(
+            "tpo: interrupted; finished units are kept, run the same command without --fresh to go on", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -204,7 +213,9 @@ def _ensure(request: Request) -> dict[str, Result]:
 
 def _draw(request: Request, found: dict[str, Result], folder: Path, suffix: str) -> Path:
     arrays = {method: result.arrays for method, result in found.items()}
-    path = folder / f"{request.experiment.id}-{request.scale}.{suffix}"
+    # A figure of some methods or other seeds does not replace the whole one.
+    own = [*(request.methods or ()), *([f"{request.seeds}seeds"] if request.seeds else [])]
+    path = folder / f"{'-'.join([request.experiment.id, request.scale, *own])}.{suffix}"
     return figures.draw(request.experiment, request.scale, arrays, path)
 
 

@@ -43,6 +43,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """OSError with the remedy when files cannot be written into a folder, which is made if it is not there."""
+    probe = folder / f".writable.{os.getpid()}"
+    write_bytes(probe, b"")
+    remove(probe)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a json object atomically, keys in the order given."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

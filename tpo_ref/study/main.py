@@ -6,23 +6,31 @@ import importlib.util
 import os
 import sys
 
+# Exit codes, as a shell knows them.
+USAGE_ERROR, INTERRUPTED = 2, 130
 CLI_PACKAGES = ("tyro", "rich", "matplotlib")
 
 
 def main() -> None:
     """Run the command line; exits 2 with the remedy when the extra it needs is not installed."""
+    try:
+        sys.exit(_main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _main() -> int:
     missing = [name for name in CLI_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(
-            f"tpo: the command line needs {', '.join(missing)}; "
-            "run: pip install 'target-policy-optimization[cli]' (add ,torch for MNIST)"
-        )
+        remedy = "run: pip install 'target-policy-optimization[cli]' (add ,torch for MNIST)"
+        print(f"tpo: the command line needs {', '.join(missing)}; {remedy}", file=sys.stderr)
+        return USAGE_ERROR
     # OpenMP threads spin while they wait. Where other work shares the cores, that starves the very thread waited for,
     # and a step takes many times as long. The setting is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tpo_ref.study import cli
 
-    sys.exit(cli.run(sys.argv[1:]))
+    return cli.run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from tpo_ref.study import files
 FORMAT = 1
 DIGEST_LENGTH = 10
 GIT_SECONDS = 10
+# How a unit was made, as every record says and every report repeats.
+RECORDED = ("commit", "versions", "machine", "device", "seconds", "resumed")
 PACKAGES = ("numpy", "scipy", "numba", "torch")
 
 
@@ -82,6 +84,12 @@ def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float
     return Result(arrays, record)
 
 
+def forget(out: Path, key: Key) -> None:
+    """Delete a stored unit, the record first."""
+    files.remove(key.path(out).with_suffix(".json"))
+    files.remove(key.path(out).with_suffix(".npz"))
+
+
 def load(out: Path, key: Key) -> Result | None:
     """A stored unit, or None when it is not there; ValueError when it is truncated, altered or of another format."""
     base = key.path(out)
@@ -96,6 +104,9 @@ def load(out: Path, key: Key) -> Result | None:
         )
     if not arrays_path.exists() or _sha256(arrays_path) != record.get("arrays_sha256"):
         raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
+    incomplete = [name for name in RECORDED if name not in record]
+    if incomplete:
+        raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
     # Keys are compared whole: a digest of ten characters is a name, not a proof.
     stored = {name: record.get(name) for name in key.described()}
     if stored != json.loads(json.dumps(key.described())):

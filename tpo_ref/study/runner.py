@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tpo_ref import checks
-from tpo_ref.study import results
+from tpo_ref.study import files, results
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
+
+# More than any study needs, and few enough to be listed in a record.
+MOST_SEEDS = 100_000
 
 Progress = Callable[[str, int, int], None]
 
@@ -38,8 +41,8 @@ class Request:
             raise checks.unknown(f"scale of {self.experiment.id}", self.scale, self.experiment.scales)
         scale = self.experiment.scales[self.scale]
         count = scale.seeds if self.seeds is None else self.seeds
-        if count < 1:
-            raise ValueError(f"seeds: got {count}, expected at least 1")
+        if not 1 <= count <= MOST_SEEDS:
+            raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
             for method in resolve_methods(self.experiment, self.methods)
@@ -52,14 +55,21 @@ def ensure(request: Request, progress: Progress = lambda method, done, total: No
     Raises: MissingExtra without the extra the experiment needs; ValueError for a stored file that cannot be trusted.
     """
     keys = request.keys()
-    found = {key.method: None if request.fresh else results.load(request.out, key) for key in keys}
+    if request.fresh:
+        for key in keys:
+            results.forget(request.out, key)
+            files.remove(_checkpoint(request.out, key))
+    found = {key.method: _stored(request, key) for key in keys}
     run = None if all(found.values()) else _runner(request)
+    if run is not None:
+        # A folder that cannot be written is better known before the work than after it.
+        files.check_writable(request.out)
     done: dict[str, Result] = {}
     for key in keys:
         stored = found[key.method]
         if stored is None:
             assert run is not None
-            resumed = not request.fresh and _checkpoint(request.out, key).exists()
+            resumed = _checkpoint(request.out, key).exists()
             start = time.perf_counter()
             arrays = run(key, lambda i, n, method=key.method: progress(method, i, n))
             stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed)
@@ -91,11 +101,19 @@ def _runner(request: Request) -> Callable[[Key, Any], Any]:
         own: dict[str, Any] = {"progress": progress} if "progress" in takes else {}
         if "checkpoint" in takes:
             own["checkpoint"] = _checkpoint(request.out, key)
-            if request.fresh:
-                own["checkpoint"].unlink(missing_ok=True)
         return function(key.method, key.settings, key.seeds, **shared, **own)
 
     return run
+
+
+def _stored(request: Request, key: Key) -> Result | None:
+    """The stored unit, once it is known to hold what the experiment draws."""
+    found = results.load(request.out, key)
+    lacking = {panel.array for panel in request.experiment.panels} - set(found.arrays if found else ())
+    if found is not None and lacking:
+        what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(lacking))}"
+        raise ValueError(f"{what}; delete {key.path(request.out)}.json and run again")
+    return found
 
 
 def _checkpoint(out: Path, key: Key) -> Path:

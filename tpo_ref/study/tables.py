@@ -105,8 +105,7 @@ def judged(verdicts: Sequence[Verdict]) -> Rows:
 
 def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verdicts: Sequence[Verdict]) -> Any:
     """An experiment at a scale as plain json: settings, methods, claims, how each run was made and judged."""
-    made = ("commit", "versions", "machine", "device", "seconds", "resumed")
-    runs = {method: {name: result.record[name] for name in made} for method, result in found.items()}
+    runs = {method: {name: result.record[name] for name in results.RECORDED} for method, result in found.items()}
     settings = next(iter(found.values())).record["settings"]
     rows = summary(experiment, {method: result.arrays for method, result in found.items()})
     return {

@@ -60,6 +60,11 @@ def load(
     """
     arrays = files.read_arrays(path)
     _same_run(path, arrays, identity)
+    count = len(list(net.parameters()))
+    needed = {f"{part}:{i}" for part in ("parameter", *MOMENTS) for i in range(count)}
+    needed |= {f"generator:{i}" for i in range(len(generators))}
+    if not needed <= set(arrays):
+        raise ValueError(f"{path}: lacks {', '.join(sorted(needed - set(arrays)))}; delete it and run again")
     state = optimizer.state_dict()
     with torch.no_grad():
         for i, parameter in enumerate(net.parameters()):
@@ -74,7 +79,10 @@ def load(
 def _same_run(path: Path, arrays: Arrays, identity: Mapping[str, Any]) -> None:
     if IDENTITY not in arrays:
         raise ValueError(f"{path}: is no checkpoint of a run; choose another path, or delete it")
-    stored = json.loads(str(arrays[IDENTITY]))
+    try:
+        stored = json.loads(str(arrays[IDENTITY]))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: says of no run whose it is ({error}); delete it and run again") from error
     now = json.loads(json.dumps(identity))
     differing = [
         f"{name} = {stored.get(name)!r} there, {now.get(name)!r} here"

@@ -8,6 +8,8 @@ import sys
 
 # Exit codes, as a shell knows them.
 USAGE_ERROR, INTERRUPTED = 2, 130
+# Long enough to meet a thread that is about to finish, too short to starve one that is not running.
+SPINS = "4000"
 CLI_PACKAGES = ("tyro", "rich", "matplotlib")
 
 
@@ -25,9 +27,9 @@ def _main() -> int:
         remedy = "run: pip install 'target-policy-optimization[cli]' (add ,torch for MNIST)"
         print(f"tpo: the command line needs {', '.join(missing)}; {remedy}", file=sys.stderr)
         return USAGE_ERROR
-    # OpenMP threads spin while they wait. Where other work shares the cores, that starves the very thread waited for,
-    # and a step takes many times as long. The setting is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # GNU OpenMP's threads spin while they wait. Where other work shares the cores, that starves the very thread waited
+    # for, and a step takes many times as long. The setting is read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     from tpo_ref.study import cli
 
     return cli.run(sys.argv[1:])

@@ -37,7 +37,7 @@ class Baseline(ABC):
     def track_loss_and_gradient_over_tpo(self, backend: str) -> float:
         return ratio(self.own, self.plain)
 
-    track_loss_and_gradient_over_tpo.unit = "ratio"  # type: ignore[attr-defined]
+    track_loss_and_gradient_over_tpo.unit = "ratio"
 
     def own(self) -> Any:
         return self._differentiate(self.module, self.rule, self.rest)

@@ -33,4 +33,4 @@ class Advantages:
     def track_over_standardize(self, backend: str, estimator: str) -> float:
         return ratio(lambda: self.estimator(self.scores), lambda: self.standardize(self.scores))
 
-    track_over_standardize.unit = "ratio"  # type: ignore[attr-defined]
+    track_over_standardize.unit = "ratio"

@@ -30,4 +30,4 @@ class Informative:
     def track_informative_over_standardize(self, backend: str) -> float:
         return ratio(lambda: self.dapo.informative(self.scores), lambda: self.standardize.standardize(self.scores))
 
-    track_informative_over_standardize.unit = "ratio"  # type: ignore[attr-defined]
+    track_informative_over_standardize.unit = "ratio"

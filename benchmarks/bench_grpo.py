@@ -36,7 +36,7 @@ class GrpoToken:
     def track_token_over_sequence(self, backend: str) -> float:
         return ratio(self.token_loss, self.flat_loss)
 
-    track_token_over_sequence.unit = "ratio"  # type: ignore[attr-defined]
+    track_token_over_sequence.unit = "ratio"
 
     def token_loss(self) -> Any:
         return self.grpo.grpo_token_loss(self.logp, self.logp_old, self.advantages, self.mask)

@@ -66,7 +66,7 @@ class SingleFloor:
     def track_over_floor(self, method: str) -> float:
         return ratio(lambda: kernels.single_context(method, self.settings, SEEDS), self.floor, repeats=15)
 
-    track_over_floor.unit = "ratio"  # type: ignore[attr-defined]
+    track_over_floor.unit = "ratio"
 
 
 class ManyFloor:
@@ -88,7 +88,7 @@ class ManyFloor:
     def track_over_floor(self, method: str) -> float:
         return ratio(lambda: kernels.many_contexts(method, self.settings, SEEDS), self.floor, repeats=3)
 
-    track_over_floor.unit = "ratio"  # type: ignore[attr-defined]
+    track_over_floor.unit = "ratio"
 
 
 class BesideTheTwin:
@@ -109,4 +109,4 @@ class BesideTheTwin:
             lambda: self.clear("grpo", self.settings, seeds), lambda: self.fast("grpo", self.settings, seeds), repeats=2
         )
 
-    track_twin_over_compiled.unit = "ratio"  # type: ignore[attr-defined]
+    track_twin_over_compiled.unit = "ratio"

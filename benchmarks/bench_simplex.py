@@ -46,7 +46,7 @@ class Simplex:
     def track_softmax_over_exponentials(self, backend: str) -> float:
         return ratio(lambda: self.simplex.softmax(self.logp), self.exponentials)
 
-    track_softmax_over_exponentials.unit = "ratio"  # type: ignore[attr-defined]
+    track_softmax_over_exponentials.unit = "ratio"
 
     def exponentials(self) -> Any:
         """The floor: no softmax makes fewer than one exponential per candidate."""

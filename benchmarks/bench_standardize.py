@@ -28,7 +28,7 @@ class Standardize:
     def track_over_mean_and_deviation(self, backend: str) -> float:
         return ratio(lambda: self.standardize(self.scores), self.moments)
 
-    track_over_mean_and_deviation.unit = "ratio"  # type: ignore[attr-defined]
+    track_over_mean_and_deviation.unit = "ratio"
 
     def moments(self) -> None:
         """The floor: one pass for the mean, one for the deviation."""

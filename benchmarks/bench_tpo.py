@@ -56,12 +56,12 @@ class Tpo:
     def track_loss_and_gradient_over_softmax(self, backend: str) -> float:
         return ratio(self.loss_and_gradient, self.softmax)
 
-    track_loss_and_gradient_over_softmax.unit = "ratio"  # type: ignore[attr-defined]
+    track_loss_and_gradient_over_softmax.unit = "ratio"
 
     def track_whole_update_over_softmax(self, backend: str) -> float:
         return ratio(lambda: self.tpo.tpo(self.logp, self.logp_old, self.scores), self.softmax)
 
-    track_whole_update_over_softmax.unit = "ratio"  # type: ignore[attr-defined]
+    track_whole_update_over_softmax.unit = "ratio"
 
     def loss_and_gradient(self) -> Any:
         loss = self.tpo.tpo_loss(self.logp, self.q)
@@ -95,7 +95,7 @@ class Copies:
     def track_merged_over_copied(self, backend: str) -> float:
         return ratio(lambda: self.tpo.tpo_loss(*self.merged), lambda: self.tpo.tpo_loss(*self.copied))
 
-    track_merged_over_copied.unit = "ratio"  # type: ignore[attr-defined]
+    track_merged_over_copied.unit = "ratio"
 
 
 class Wide:

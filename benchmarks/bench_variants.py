@@ -37,4 +37,4 @@ class Variants:
     def track_loss_over_tpo(self, backend: str, rule: str) -> float:
         return ratio(self.loss, self.plain)
 
-    track_loss_over_tpo.unit = "ratio"  # type: ignore[attr-defined]
+    track_loss_over_tpo.unit = "ratio"

@@ -77,9 +77,10 @@ def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
 
 def test_results_of_other_code_are_known_as_such(tmp_path: Path) -> None:
     record = results.save(tmp_path, KEY, ARRAYS, 0).record
-    assert not results.made_by_other_code(record)
-    assert results.made_by_other_code({**record, "commit": "0" * 40})
-    assert results.made_by_other_code({**record, "versions": {}})
+    now = results.provenance()
+    assert not results.made_by_other_code(record, now)
+    assert results.made_by_other_code({**record, "commit": "0" * 40}, now)
+    assert results.made_by_other_code({**record, "versions": {}}, now)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:

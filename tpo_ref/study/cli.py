@@ -201,7 +201,8 @@ def run(arguments: list[str]) -> int:
 def _ensure(request: Request) -> dict[str, Result]:
     with show.progress(request.experiment.id) as advance:
         found = ensure(request, advance)
-    older = sorted(method for method, result in found.items() if results.made_by_other_code(result.record))
+    now = results.provenance()
+    older = sorted(method for method, result in found.items() if results.made_by_other_code(result.record, now))
     if older:
         print(
             f"tpo: {request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "

@@ -126,9 +126,8 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "commit": _commit(), "machine": machine}
 
 
-def made_by_other_code(record: Mapping[str, Any]) -> bool:
-    """Whether a stored result comes from another commit, or from other versions, than would make it now."""
-    now = provenance()
+def made_by_other_code(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stored result comes from another commit, or other versions, than `now`, the present `provenance()`."""
     return (record.get("commit"), record.get("versions")) != (now["commit"], now["versions"])
 
 

@@ -19,6 +19,8 @@ from tpo_torch import checks
 
 # Every stem of the torch maths; one that is not written yet is passed over.
 STEMS = (
+    "diagnostics",
+    "muon",
     *("simplex", "standardize", "tpo", "variants", "closed_form", "pg", "ppo", "grpo", "dg", "advantages"),
     *("dapo", "gspo", "rebel", "regression", "pmpo"),
 )
@@ -29,6 +31,9 @@ BINARY = torch.eye(*SHAPE)
 # What a required parameter of each name holds; any other name holds numbers in [-1, 1], which suits scores, advantages
 # and log-probabilities. A new name is one new line.
 ARGUMENTS: dict[str, Any] = {
+    "tokens": torch.tensor([[1, 2], [1, 3], [1, 2], [4, 4]]).expand(*SHAPE, 2),
+    "second": DISTRIBUTION,
+    "step": 1,
     **dict.fromkeys(("p", "q", "r", "w", "pi"), DISTRIBUTION),
     "mask": torch.ones(SHAPE, dtype=torch.bool),
     "accepted": BINARY.bool(),
@@ -48,6 +53,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
 # Functions without groups of their own: two standardise over the batch, one takes the shape for a single group of
 # sequences, one is the constant 1.
 NO_GROUPS = {
+    *("diagnostics.group_mean", "diagnostics.summarise"),
+    *("muon.newton_schulz", "muon.muon_step", "muon.nesterov_adam_step"),
     *("advantages.batch_standardised", "advantages.group_centred_batch_standardised"),
     *("grpo.grpo_token_loss", "closed_form.beta_ce"),
 }

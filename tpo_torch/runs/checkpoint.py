@@ -1,9 +1,10 @@
-"""State of a run between two blocks of updates: parameters, Adam's moments, generators, curves so far, and whose."""
+"""State of a run between two blocks of updates: parameters, moments, generators, curves so far, and whose."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +23,67 @@ IDENTITY = "identity"
 CURVE = "curve:"
 
 
-def save(
-    path: Path,
-    identity: Mapping[str, Any],
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-    curves: Mapping[str, NDArray[Any]],
-) -> None:
+@dataclass(frozen=True)
+class Stack:
+    """Seeds that train together: their network, its optimiser, one generator a seed."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    generators: Sequence[torch.Generator]
+
+
+def save(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack], curves: Mapping[str, NDArray[Any]]) -> None:
     """Write everything that a run needs to continue bit for bit, atomically, as npz without pickle.
 
-    Args: identity, JSON values that tell this run from others; generators, on the CPU; curves, arrays of any shape.
+    Args: identity, JSON values that tell this run from others; stacks, their generators on the CPU; curves, arrays of
+        any shape.
     Raises: OSError when the folder is read-only or full; the previous checkpoint then remains.
     """
     arrays: Arrays = {IDENTITY: np.array(json.dumps(identity))}
-    state = optimizer.state_dict()["state"]
-    for i, parameter in enumerate(net.parameters()):
-        arrays[f"parameter:{i}"] = parameter.detach().cpu().numpy()
-        for moment in MOMENTS:
-            arrays[f"{moment}:{i}"] = state[i][moment].cpu().numpy()
-    for i, generator in enumerate(generators):
-        arrays[f"generator:{i}"] = generator.get_state().numpy()
+    for number, stack in enumerate(stacks):
+        state = stack.optimizer.state_dict()["state"]
+        for i, parameter in enumerate(stack.net.parameters()):
+            arrays[f"{number}:parameter:{i}"] = parameter.detach().cpu().numpy()
+            for name, value in state[i].items():
+                arrays[f"{number}:{name}:{i}"] = value.cpu().numpy()
+        for i, generator in enumerate(stack.generators):
+            arrays[f"{number}:generator:{i}"] = generator.get_state().numpy()
     files.write_arrays(path, arrays | {f"{CURVE}{name}": curve for name, curve in curves.items()})
 
 
-def load(
-    path: Path,
-    identity: Mapping[str, Any],
-    net: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: Sequence[torch.Generator],
-) -> Arrays:
-    """Put a saved state into net, optimizer and generators, and return the curves so far.
+def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> Arrays:
+    """Put a saved state into networks, optimisers and generators, and return the curves so far.
 
     Args: as `save`.
     Raises: FileNotFoundError; ValueError for a truncated file, or one of another run, naming what differs.
     """
     arrays = files.read_arrays(path)
     _same_run(path, arrays, identity)
-    count = len(list(net.parameters()))
-    needed = {f"{part}:{i}" for part in ("parameter", *MOMENTS) for i in range(count)}
-    needed |= {f"generator:{i}" for i in range(len(generators))}
+    needed = {name for number, stack in enumerate(stacks) for name in _names(number, stack)}
     if not needed <= set(arrays):
         raise ValueError(f"{path}: lacks {', '.join(sorted(needed - set(arrays)))}; delete it and run again")
-    state = optimizer.state_dict()
-    with torch.no_grad():
-        for i, parameter in enumerate(net.parameters()):
-            parameter.copy_(torch.from_numpy(arrays[f"parameter:{i}"]))
-            state["state"][i] = {moment: torch.from_numpy(arrays[f"{moment}:{i}"]) for moment in MOMENTS}
-    optimizer.load_state_dict(state)
-    for i, generator in enumerate(generators):
-        generator.set_state(torch.from_numpy(arrays[f"generator:{i}"]))
+    for number, stack in enumerate(stacks):
+        state = stack.optimizer.state_dict()
+        with torch.no_grad():
+            for i, parameter in enumerate(stack.net.parameters()):
+                parameter.copy_(torch.from_numpy(arrays[f"{number}:parameter:{i}"]))
+                moments = _moments(stack.optimizer, parameter)
+                state["state"][i] = {name: torch.from_numpy(arrays[f"{number}:{name}:{i}"]) for name in moments}
+        stack.optimizer.load_state_dict(state)
+        for i, generator in enumerate(stack.generators):
+            generator.set_state(torch.from_numpy(arrays[f"{number}:generator:{i}"]))
     return {name.removeprefix(CURVE): curve for name, curve in arrays.items() if name.startswith(CURVE)}
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Iterable[str]:
+    """What the optimiser keeps for a parameter; Adam knows only after its first step."""
+    return optimizer.state[parameter] or MOMENTS
+
+
+def _names(number: int, stack: Stack) -> Iterator[str]:
+    for i, parameter in enumerate(stack.net.parameters()):
+        yield from (f"{number}:{name}:{i}" for name in ("parameter", *_moments(stack.optimizer, parameter)))
+    yield from (f"{number}:generator:{i}" for i in range(len(stack.generators)))
 
 
 def _same_run(path: Path, arrays: Arrays, identity: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tpo_torch.data import CLASSES, Mnist, load_mnist
 from tpo_torch.nets import PolicyMLP
 from tpo_torch.runs import checkpoint as checkpoints
 from tpo_torch.runs import mnist_mechanism
+from tpo_torch.runs.edge import distinct, usable
 from tpo_torch.runs.mnist_rules import RULES, act, resolve
 
 Arrays = dict[str, NDArray[Any]]
@@ -82,9 +83,9 @@ class Training:
     """A run of one method between two evaluations: networks, Adam, generators, curves so far. Arguments as `run`."""
 
     def __init__(self, method: str, settings: MnistSettings, seeds: Sequence[int], data: Mnist, device: str) -> None:
-        _check(settings, seeds, data)
-        self.method, self.settings, self.seeds = resolve(method), settings, tuple(int(seed) for seed in seeds)
-        self.device = _usable(device)
+        _check(settings, data)
+        self.method, self.settings, self.seeds = resolve(method), settings, distinct(seeds)
+        self.device = usable(device)
         count = settings.train_images or len(data.train_images)
         self.images, self.labels = self._put(data.train_images[:count]), self._put(data.train_labels[:count]).long()
         self.test_images, self.test_labels = self._put(data.test_images), self._put(data.test_labels).long()
@@ -140,13 +141,16 @@ class Training:
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to continue bit for bit."""
         curves = self.curves | {"done": np.array(self.done)}
-        checkpoints.save(path, self._identity(), self.net, self.optimizer, self.generators, curves)
+        checkpoints.save(path, self._identity(), [self._stack()], curves)
 
     def load(self, path: Path) -> None:
         """Continue where `save` was called."""
-        curves = checkpoints.load(path, self._identity(), self.net, self.optimizer, self.generators)
+        curves = checkpoints.load(path, self._identity(), [self._stack()])
         self.done = int(curves.pop("done"))
         self.curves = curves
+
+    def _stack(self) -> checkpoints.Stack:
+        return checkpoints.Stack(self.net, self.optimizer, self.generators)
 
     def _draws(self, updates: int) -> tuple[Tensor, Tensor]:
         """Indices and uniforms (updates, S, B) of a block, each seed's from its own generator."""
@@ -181,26 +185,10 @@ def _empty_curves(settings: MnistSettings, seeds: int) -> Arrays:
     }
 
 
-def _usable(device: str) -> torch.device:
-    """The device, once something has been put on it; ValueError for one that is unknown, absent or cannot hold data."""
-    try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device: got {device!r}, expected cpu, cuda or another that holds data ({reason})") from error
-    return found
-
-
-def _check(settings: MnistSettings, seeds: Sequence[int], data: Mnist) -> None:
+def _check(settings: MnistSettings, data: Mnist) -> None:
     if not isinstance(settings, MnistSettings):
         raise TypeError(f"settings: got {type(settings).__name__}, expected MnistSettings")
     if not isinstance(data, Mnist):
         raise TypeError(f"data: got {type(data).__name__}, expected Mnist; use tpo_torch.data.load_mnist()")
-    wrong = [seed for seed in seeds if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0]
-    if wrong:
-        raise ValueError(f"seeds: got {wrong[0]!r}, expected whole numbers from 0")
-    if len(seeds) == 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: got {list(seeds)}, expected at least one, each once")
     if settings.train_images is not None and settings.train_images > len(data.train_images):
         raise ValueError(f"train_images: got {settings.train_images}, expected at most {len(data.train_images)}")

@@ -50,7 +50,8 @@ def allowed(path: Path) -> set[str]:
         return {"numpy", "torch", "tpo_torch", "tpo_ref.study"}
     if parts[1] == "data.py":
         return {"numpy", "tpo_torch", "tpo_ref.study"}
-    return {"torch", *(f"tpo_torch.{p.stem}" for p in (ROOT / "tpo_torch").glob("*.py") if p.stem != "data")}
+    maths = {p.stem for p in (ROOT / "tpo_torch").glob("*.py")} - {"data"} | {"rollout"}
+    return {"torch", *(f"tpo_torch.{stem}" for stem in maths)}
 
 
 def offences(path: Path, source: str) -> list[str]:

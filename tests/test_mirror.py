@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 # The edge differs by array type; bandit studies and their compiled twins are NumPy's, networks and data are torch's.
 NUMPY_STEMS = {"checks", "bandit", "tabular", "kernels"}
-TORCH_STEMS = {"checks", "data", "nets"}
+TORCH_STEMS = {"checks", "data", "nets", "transformer", "rollout"}
+# Networks, data and sampling are explained and timed with the run that uses them.
+WITH = {"nets": "mnist", "data": "mnist", "transformer": "reversal", "rollout": "reversal"}
 # scipy's root finder has no mirror.
 NUMPY_NAMES = {"closed_form.no_anchor_root"}
 
@@ -62,9 +64,8 @@ def test_every_loss_has_a_closed_form_gradient_with_the_same_arguments(stem: str
 
 @pytest.mark.parametrize("stem", sorted((stems("tpo_ref") | stems("tpo_torch")) - {"checks"}))
 def test_each_stem_is_tested_and_has_its_chapter_and_benchmark(stem: str) -> None:
-    # Networks and data loading are explained and timed with the run that uses them.
-    chapter = {"nets": "mnist", "data": "mnist", "kernels": "tabular"}.get(stem, stem)
-    timed = {"nets": "mnist", "data": "mnist", "bandit": "kernels"}.get(stem, stem)
+    chapter = {**WITH, "kernels": "tabular"}.get(stem, stem)
+    timed = {**WITH, "bandit": "kernels"}.get(stem, stem)
     assert (ROOT / "tests" / f"test_{stem}.py").exists()
     assert (ROOT / "spec" / f"{chapter}.md").exists()
     assert (ROOT / "benchmarks" / f"bench_{timed}.py").exists()

@@ -71,7 +71,7 @@ class ReversalSettings:
         epochs, gradient steps per episode, None for each method's own number; learning_rate, of both optimisers; eta,
         TPO's and Group PG's temperature; dg_eta, that of DG's gate; epsilon, width of the clip; beta, weight of GRPO's
         penalty; stop_below, end the run once the mean error over seeds has stayed below it for 50 episodes, None to run
-        to the end; precision, float32, float64 (to compare engines), or tf32 (an accelerator's faster, coarser products).
+        to the end; precision, float32, float64 (to compare engines), or tf32 (an accelerator's coarser products).
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
 
     >>> ReversalSettings(vocab=4, reward="terminal").horizon

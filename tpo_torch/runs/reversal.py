@@ -1,0 +1,113 @@
+"""Token reversal: a transformer learns to copy, flip or reverse a prompt from sampled answers and their rewards."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tpo_ref.study.settings import ReversalSettings
+from tpo_ref.study.statistics import STOP_COUNT
+from tpo_torch.runs import checkpoint as checkpoints
+from tpo_torch.runs.edge import distinct, usable
+from tpo_torch.runs.reversal_training import Training
+
+Arrays = dict[str, NDArray[Any]]
+Progress = Callable[[int, int], None]
+
+# Episodes between two looks at the clock, at the stopping rule, and at each other.
+BLOCK = 25
+# A killed run loses at most a block and so many seconds.
+CHECKPOINT_SECONDS = 30.0
+
+
+def run(
+    method: str,
+    settings: ReversalSettings,
+    seeds: Sequence[int],
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Arrays:
+    """Train one method for all seeds, and record what its training batches show.
+
+    Paper: Figs. 5-8, 10-17
+
+    Every episode: prompts, answers from the present policy, rewards; then full-batch gradient steps on the method's
+    loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.
+
+    Args: method, one of `reversal_methods.METHODS` or an alias; seeds, distinct and non-negative; device, as torch
+        names it; checkpoint, a file written every half minute, from which a run started again continues bit for bit
+        (it is left to the caller to delete); progress(done, total), called after each block of episodes.
+    Returns: curves (S, episodes) of `reversal_training.METRICS`, those the method has; NaN after a run has stopped.
+    Raises: ValueError, TypeError for an unknown method, bad seeds or settings, the terminal reward with a token-level
+        method, or a checkpoint of another run.
+    """
+    where = usable(device)
+    if not isinstance(settings, ReversalSettings):
+        raise TypeError(f"settings: got {type(settings).__name__}, expected ReversalSettings")
+    own = distinct(seeds)
+    groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
+    stacks = [Training(method, settings, group, where) for group in groups]
+    identity = {"method": method, "settings": dataclasses.asdict(settings), "seeds": list(own), "device": where.type}
+    curves: Arrays = {}
+    if checkpoint is not None and checkpoint.exists():
+        curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])
+    saved = time.monotonic()
+    with _shared_cores(len(stacks)) as each:
+        while True:
+            done = next(iter(curves.values())).shape[1] if curves else 0
+            stopped = _stop(curves, settings)
+            if progress is not None:
+                progress(done if stopped is None else settings.episodes, settings.episodes)
+            if stopped is not None or done == settings.episodes:
+                return _padded(curves, stopped or done, settings.episodes)
+            count = min(BLOCK, settings.episodes - done)
+            blocks = each(lambda stack, count=count: stack.train(count), stacks)
+            new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+            curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
+            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
+                saved = time.monotonic()
+
+
+@contextmanager
+def _shared_cores(stacks: int) -> Iterator[Callable[..., list[Any]]]:
+    """A parallel map over stacks: whole stacks side by side, since small products gain little from a second thread."""
+    cores = torch.get_num_threads()
+    workers = min(cores, stacks)
+    threads = max(1, cores // workers)
+    # Each worker thread has its own setting, the main thread's is put back.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        try:
+            yield lambda function, items: list(pool.map(function, items))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(cores)
+
+
+def _stop(curves: Arrays, settings: ReversalSettings) -> int | None:
+    """How many episodes the run has when it may stop, None while it may not."""
+    if not curves or settings.stop_below is None:
+        return None
+    below = curves["error"].mean(0) < settings.stop_below
+    # The number of episodes in a row, counted anew after each that is not below.
+    since = np.arange(1, len(below) + 1) - np.maximum.accumulate(np.where(below, 0, np.arange(1, len(below) + 1)))
+    reached = np.flatnonzero(since >= STOP_COUNT)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+def _padded(curves: Arrays, done: int, episodes: int) -> Arrays:
+    missing = episodes - done
+    return {
+        name: np.pad(curve[:, :done].astype(np.float64), ((0, 0), (0, missing)), constant_values=np.nan)
+        for name, curve in curves.items()
+    }

@@ -1,0 +1,154 @@
+"""One stack of seeds between two looks at it: networks, optimiser, generators, and what an episode does with them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tpo_ref.study.settings import ReversalSettings
+from tpo_torch import diagnostics
+from tpo_torch.muon import Muon
+from tpo_torch.rollout import Draws, Rollout, dense, draw, merged
+from tpo_torch.runs.checkpoint import Stack
+from tpo_torch.runs.reversal_methods import GROUP, SINGLE, TOKEN, Method, resolve
+from tpo_torch.runs.reversal_task import candidate_rewards, rewards, targets
+from tpo_torch.standardize import standardize
+from tpo_torch.transformer import RULES, CausalTransformer
+
+# Of every method: mean error of the sampled batch, norm of the first gradient. Of grouped ones: shares of groups that
+# fail throughout, of groups with a success, of groups without a signal; mean coefficient of candidates above and below
+# their group's mean; share of repeated answers; correlation of log-probability and score; the anchor, field by field.
+ANCHOR = tuple(f"anchor_{name}" for name in diagnostics.AnchorHealth._fields)
+METRICS = (
+    "error",
+    "gradient_norm",
+    "all_fail",
+    "success",
+    "winner_weight",
+    "loser_weight",
+    "zero_variance",
+    "duplicates",
+    "score_correlation",
+    *ANCHOR,
+)
+
+
+class Training:
+    """A run of one method for some seeds that train together. Arguments as `reversal.run`; device as torch's own."""
+
+    def __init__(self, method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> None:
+        self.method: Method = resolve(method)
+        self.settings, self.device = settings, device
+        _check(method, self.method, settings, device)
+        self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
+        # On the CPU whatever the device, so that a seed means the same draws everywhere.
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        net = CausalTransformer(self.generators, settings.vocab, 2 * settings.horizon)
+        self.net = net.to(device, self.dtype)
+        rate = settings.learning_rate * (math.sqrt(settings.group) if self.method.wide else 1)
+        self.optimizer = Muon(self.net.named_parameters(), RULES, rate)
+        self.generate = merged.generate if device.type == "cpu" and len(seeds) == 1 else dense.generate
+
+    def train(self, episodes: int) -> dict[str, NDArray[Any]]:
+        """Take so many episodes; nothing is read back from the device before the last. Returns curves (S, episodes)."""
+        metrics = [self.episode() for _ in range(episodes)]
+        return {
+            name: torch.stack([m[name] for m in metrics], -1).cpu().numpy().astype(np.float64) for name in metrics[0]
+        }
+
+    def episode(self) -> dict[str, Tensor]:
+        """Sample, score, and take the method's gradient steps; figures (S,) of the batch that was sampled."""
+        rollout = self.generate(self.net, self.draw().to(self.device))
+        scores, figures = self.score(rollout)
+        loss = None
+        for epoch in range(self.settings.epochs or self.method.epochs):
+            logp = self.logp(rollout, self.net(rollout.layout))
+            leaf = logp.detach().requires_grad_()
+            if loss is None:
+                # The snapshot is the first pass itself: there a ratio is exactly 1, p exactly p_old (deviation D57).
+                old = logp.detach()
+                loss = self.method.freeze(old, scores, self.settings)
+            losses = loss(leaf)
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            self.optimizer.zero_grad(set_to_none=True)
+            # The seeds share no parameter, so the gradient of the sum is each seed's own.
+            torch.autograd.backward(logp, gradient / losses[0].numel())
+            if epoch == 0:
+                figures |= {"gradient_norm": self.gradient_norm()} | self.health(old, scores, -gradient)
+            self.optimizer.step()
+        return figures
+
+    def draw(self) -> Draws:
+        """The draws of the next episode."""
+        s = self.settings
+        batch = s.batch * (s.group if self.method.wide else 1)
+        others = s.group - 1 if self.method.samples == TOKEN else 0
+        answers = self.method.rollouts_per_prompt(s)
+        self.prompts = (draws := draw(self.generators, s.vocab, s.horizon, batch, answers, others)).prompts
+        return draws
+
+    def score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores as the method takes them, and figures (S,) of the sampled answers."""
+        s = self.settings
+        right = targets(self.prompts.to(self.device), s.target, s.vocab)
+        earned = rewards(rollout.answers == right.unsqueeze(2), s.reward).to(self.dtype)
+        figures = {"error": 1 - earned.flatten(1).mean(1)}
+        if self.method.samples == TOKEN:
+            scores = candidate_rewards(rollout.answers[:, :, 0], rollout.candidates(), right, s.reward).to(self.dtype)
+            return scores, figures
+        if self.method.samples == SINGLE:
+            return earned[:, :, 0], figures
+        figures["duplicates"] = diagnostics.duplicate_rate(rollout.answers).mean(1)
+        return earned.mean(-1), figures
+
+    def logp(self, rollout: Rollout, policy: Tensor) -> Tensor:
+        """Log-probabilities as the method takes them."""
+        if self.method.samples == TOKEN:
+            return rollout.candidate_logp(policy)
+        each = rollout.logp(policy)
+        return each.sum(-1) if self.method.samples == GROUP else each[:, :, 0]
+
+    @torch.no_grad()
+    def gradient_norm(self) -> Tensor:
+        """Norm (S,) of each seed's gradient."""
+        parts = [p.grad.flatten(1) for p in self.net.parameters() if p.grad is not None]
+        norm: Tensor = torch.linalg.vector_norm(torch.cat(parts, 1), dim=1)
+        return norm
+
+    @torch.no_grad()
+    def health(self, old: Tensor, scores: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
+        """Figures (S,) of groups, each a mean over those that have it."""
+        if self.method.samples == SINGLE:
+            return {}
+        failed = diagnostics.all_fail(scores)
+        winners, losers = diagnostics.winners_losers_weight(coefficients, scores)
+        u = standardize(scores)
+        health = diagnostics.summarise(old, u, self.settings.eta, keep_axes=1)
+        figures = {
+            "all_fail": diagnostics.group_mean(failed, 1),
+            "success": 1 - diagnostics.group_mean(failed, 1),
+            "winner_weight": diagnostics.group_mean(winners, 1),
+            "loser_weight": diagnostics.group_mean(losers, 1),
+            "zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u), 1),
+            "score_correlation": diagnostics.group_mean(diagnostics.correlation(old, scores), 1),
+        }
+        return figures | dict(zip(ANCHOR, health, strict=True))
+
+    def state(self) -> Stack:
+        """What a checkpoint keeps."""
+        return Stack(self.net, self.optimizer, self.generators)
+
+
+def _check(name: str, method: Method, settings: ReversalSettings, device: torch.device) -> None:
+    if method.samples == TOKEN and settings.reward == "terminal":
+        raise ValueError(
+            f"{name}: got reward 'terminal', expected 'bag' or 'sequential': a single token earns no terminal reward; "
+            f"take {name.replace('_token', '')}, whose candidates are whole answers"
+        )
+    if settings.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision: got 'tf32' on {device.type}, expected float32 or float64; tf32 is CUDA's")

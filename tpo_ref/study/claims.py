@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from tpo_ref.study import statistics
 from tpo_ref.study.protocol import Claim, Experiment, Results
@@ -61,6 +62,15 @@ def around(published: float, relative: float = 0.0, absolute: float = 0.0, digit
     return (published - width, published + width)
 
 
+def within_factor(published: float, factor: float) -> tuple[float, float]:
+    """The interval from a published number divided by a factor to the number times it.
+
+    >>> within_factor(6.0, factor=3.0)
+    (2.0, 18.0)
+    """
+    return (published / factor, published * factor)
+
+
 def at_step(
     method: str, array: str, step: int, published: float, accept: tuple[float, float], source: str, panel: str = ""
 ) -> Claim:
@@ -69,7 +79,7 @@ def at_step(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.mean(r[method][array][:, step]),
+        statistic=lambda r: statistics.mean(statistics.carried(r[method][array])[:, step]),
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),
@@ -105,7 +115,7 @@ def first_step(
 def final(
     method: str,
     array: str,
-    published: float,
+    published: float | None,
     accept: tuple[float, float],
     source: str,
     mark: tuple[str, float, float] | None = None,
@@ -115,7 +125,7 @@ def final(
         text=f"{method}: final {array}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.mean(r[method][array][:, -1]),
+        statistic=lambda r: statistics.mean(statistics.final(r[method][array])),
         accept={"paper": accept},
         published=published,
         mark=mark,
@@ -133,6 +143,31 @@ def per_seed(
 ) -> Claim:
     """The mean over seeds of any number computed per seed."""
     return Claim(text, source, methods, lambda r: statistics.mean(value(r)), accept, published, mark)
+
+
+def stays_above(method: str, array: str, level: float, source: str, scales: tuple[str, ...]) -> Claim:
+    """The paper's mean curve never gets below a level: nor does the lowest point of ours."""
+
+    def lowest(r: Results) -> Estimate:
+        curve = statistics.carried(r[method][array]).mean(0)
+        # The lowest of many means has no standard error to speak of.
+        return Estimate(float(curve.min()), math.nan, len(r[method][array]))
+
+    text = f"{method}: lowest mean {array}, which in the paper never gets below {level:g}"
+    return Claim(text, source, (method,), lowest, dict.fromkeys(scales, (level, math.inf)))
+
+
+def share(method: str, array: str, count: int, of: int, source: str) -> Claim:
+    """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
+    chance = stats.binomtest(count, of).proportion_ci(statistics.LEVEL)
+    return per_seed(
+        text=f"{method}: share of solved seeds",
+        methods=(method,),
+        value=lambda r: statistics.solved(r[method][array]).astype(float),
+        accept={"paper": (float(chance.low), float(chance.high))},
+        source=source,
+        published=count / of,
+    )
 
 
 def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, ...]) -> Claim:

@@ -1,4 +1,4 @@
-"""The command line: list, run, figure, table, verify, demo."""
+"""The command line: list, run, figure, table, compare, verify, demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tpo_ref.study import claims, demo, experiments, figures, results, show, tables
+from tpo_ref.study import claims, compare, demo, experiments, figures, results, show, tables
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.files import write_json
 from tpo_ref.study.main import INTERRUPTED, USAGE_ERROR
@@ -30,6 +30,9 @@ Out = Annotated[Path, tyro.conf.arg(help="folder of results; finished units ther
 Save = Annotated[Path | None, tyro.conf.arg(help="also write the summary and the figure of each experiment here")]
 Json = Annotated[bool, tyro.conf.arg(name="json", help="print json instead of tables")]
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is stored")]
+Compared = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="EXPERIMENT/METHOD, or the path of a stored result")
+]
 Flag: Any = tyro.conf.FlagCreatePairsOff
 Format = Literal["png", "pdf", "svg"]
 
@@ -104,6 +107,25 @@ def table(ids: Ids, choices: Chosen = DEFAULTS) -> int:
     return 0
 
 
+def compare_(
+    run_a: Compared,
+    run_b: Compared,
+    scale: ScaleName = "cpu",
+    seeds: Seeds = None,
+    device: Device = "cpu",
+    out: Out = Path("runs"),
+    as_json: Json = False,
+) -> int:
+    """Say whether two runs differ, with an interval, running first what is not stored."""
+    report = compare.between((run_a, run_b), (scale, seeds, device, out), _ensure)
+    if as_json:
+        show.print_json(report)
+    else:
+        show.print_table(compare.table(report))
+        print(report["sentence"])
+    return 0
+
+
 def verify(
     ids: Ids = (),
     scale: ScaleName = "cpu",
@@ -167,6 +189,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run_,
     "figure": figure,
     "table": table,
+    "compare": compare_,
     "verify": verify,
     "demo": demo_,
 }

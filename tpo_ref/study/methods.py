@@ -26,17 +26,44 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE, BLACK, GREY = (
     "#000000",
     "#777777",
 )
+# A variant of a rule has its hue in another shade.
+PALE_VERMILION, DARK_VERMILION, DARK_ORANGE, DARK_GREEN, DARK_PURPLE, BROWN = (
+    "#F09A6C",
+    "#7A3500",
+    "#946200",
+    "#00523C",
+    "#7F3F66",
+    "#5C3D00",
+)
+LONG, SHORT, DOTTED, ONE_DOT, TWO_DOTS, FOUR_DOTS = (
+    (0, (10, 2)),
+    (0, (2, 1)),
+    (0, (1, 1)),
+    (0, (10, 2, 2, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (6, 1, 1, 1, 1, 1, 1, 1, 1, 1)),
+)
 
 STYLES: dict[str, Style] = {
     "tpo": Style("TPO", BLUE),
     "tpo_sampled": Style("TPO, sampled candidates", BLUE),
+    "tpo_token": Style("TPO, token groups", BLUE),
     "tpo_ratio": Style("TPO, ratio form", SKY, (0, (6, 2))),
+    "tpo_token_ratio": Style("TPO, token groups, ratio form", SKY, (0, (6, 2))),
     "tpo_no_anchor": Style("TPO, no anchor", BLACK, ":"),
     "grpo": Style("GRPO", VERMILION, "--"),
+    "grpo_token": Style("GRPO, token groups", VERMILION, "--"),
+    "grpo_no_kl": Style("GRPO, no KL", PALE_VERMILION, SHORT),
+    "grpo_masked": Style("GRPO, masked", DARK_VERMILION, FOUR_DOTS),
     "pg_batchnorm": Style("GRPO (batch-standardised PG)", VERMILION, "--"),
+    "ppo": Style("PPO", ORANGE, LONG),
+    "ppo_wide": Style("PPO, as many rollouts", DARK_ORANGE, ONE_DOT),
     "dg": Style("DG", GREEN, "-."),
-    "pg": Style("PG", ORANGE, (0, (3, 1, 1, 1, 1, 1))),
-    "group_pg": Style("Group PG", PURPLE, (0, (1, 1))),
+    "dg_wide": Style("DG, as many rollouts", DARK_GREEN, (0, (3, 3, 1, 3))),
+    "pg": Style("PG", ORANGE, TWO_DOTS),
+    "pg_wide": Style("PG, as many rollouts", BROWN, (0, (4, 3))),
+    "group_pg": Style("Group PG", PURPLE, DOTTED),
+    "group_pg_once": Style("Group PG, one epoch", DARK_PURPLE, (0, (4, 1, 1, 1))),
     "ce": Style("CE (oracle)", GREY, (0, (8, 3)), oracle=True),
 }
 

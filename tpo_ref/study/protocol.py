@@ -19,11 +19,15 @@ Results = Mapping[str, Arrays]
 
 @dataclass(frozen=True)
 class Scale:
-    """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, start-up included."""
+    """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, start-up included.
+
+    `methods` are those it runs unless others are named, None for all.
+    """
 
     settings: Any
     seeds: int
     cost: str
+    methods: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: which array, over what, on which scale."""
+    """One set of axes: which array, on which scale, within which limits, with a line at which level."""
 
     array: str
     label: str
     log: bool = True
     percent: bool = False
+    limits: tuple[float, float] | None = None
+    line: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ class Experiment:
 
     `runner` names "module:function"; `score` is the curve whose area ranks the methods; `x` is the array of the
     horizontal axis, None for the step number; `results_of` is another experiment whose results this one reads; `extra`
-    is the install extra it needs beyond the base.
+    is the install extra it needs beyond the base; `statistics` are the columns of its table (`tables.COLUMNS`), and
+    `published` what the paper has for them, by statistic and method, as text: it is shown, only claims are judged;
+    `health` are the panels of a second figure, for the methods that have its arrays.
     """
 
     id: str
@@ -76,6 +84,9 @@ class Experiment:
     results_of: str | None = None
     extra: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    statistics: tuple[str, ...] = ("auc", "final", "median")
+    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    health: tuple[Panel, ...] = ()
 
     @property
     def store(self) -> str:
@@ -83,10 +94,30 @@ class Experiment:
         return self.results_of or self.id
 
 
-def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The methods to run, aliases resolved, each once; ValueError names the nearest for an unknown one."""
+@dataclass(frozen=True)
+class Suite:
+    """Several experiments under one name.
+
+    `statistics` are what its table shows of each, `labels` the members' headings there, their ids when left out;
+    `claims` are those across members: their methods, and the results they read, are named "experiment/method".
+    """
+
+    id: str
+    title: str
+    paper: str
+    members: tuple[str, ...]
+    statistics: tuple[str, ...] = ("auc",)
+    labels: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None, scale: str | None = None) -> tuple[str, ...]:
+    """The methods to run, aliases resolved, each once; ValueError names the nearest for an unknown one.
+
+    Args: given, None for those of the scale, or all without one.
+    """
     if given is None:
-        return experiment.methods
+        return (experiment.scales[scale].methods if scale else None) or experiment.methods
     if not given:
         raise ValueError(f"methods: got none, expected some of {', '.join(experiment.methods)}, or leave them out")
     named = [experiment.aliases.get(m, m) for m in given]

@@ -25,6 +25,8 @@ DIGEST_LENGTH = 10
 GIT_SECONDS = 10
 # How a unit was made, as every record says and every report repeats.
 RECORDED = ("commit", "versions", "machine", "device", "seconds", "resumed")
+# What a key is made of.
+KEYED = ("experiment", "method", "settings", "seeds", "device")
 PACKAGES = ("numpy", "scipy", "numba", "torch")
 
 
@@ -92,25 +94,38 @@ def forget(out: Path, key: Key) -> None:
 
 def load(out: Path, key: Key) -> Result | None:
     """A stored unit, or None when it is not there; ValueError when it is truncated, altered or of another format."""
-    base = key.path(out)
-    record_path, arrays_path = base.with_suffix(".json"), base.with_suffix(".npz")
+    record_path = key.path(out).with_suffix(".json")
     if not record_path.exists():
         return None
+    found = read(record_path)
+    # Keys are compared whole: a digest of ten characters is a name, not a proof.
+    stored = {name: found.record.get(name) for name in key.described()}
+    if stored != json.loads(json.dumps(key.described())):
+        raise ValueError(f"{record_path}: is the result of {stored}, expected {key.described()}; use another --out")
+    return found
+
+
+def read(path: Path) -> Result:
+    """A stored unit by the path of its json or npz; ValueError when missing, truncated, altered or of other format."""
+    record_path, arrays_path = path.with_suffix(".json"), path.with_suffix(".npz")
+    if not record_path.exists():
+        raise ValueError(
+            f"{record_path}: no such file, expected the record of a stored result; see the folder of --out"
+        )
     record = files.read_json(record_path)
     if record.get("format") != FORMAT:
         raise ValueError(
             f"{record_path}: got results of format {record.get('format')}, expected {FORMAT}; "
             "move them away, or use another --out"
         )
-    if not arrays_path.exists() or _sha256(arrays_path) != record.get("arrays_sha256"):
+    foreign = [name for name in (*KEYED, "arrays_sha256") if name not in record]
+    if foreign:
+        raise ValueError(f"{record_path}: is no result of one method (lacks {', '.join(foreign)}); name one of --out")
+    if not arrays_path.exists() or _sha256(arrays_path) != record["arrays_sha256"]:
         raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
     incomplete = [name for name in RECORDED if name not in record]
     if incomplete:
         raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
-    # Keys are compared whole: a digest of ten characters is a name, not a proof.
-    stored = {name: record.get(name) for name in key.described()}
-    if stored != json.loads(json.dumps(key.described())):
-        raise ValueError(f"{record_path}: is the result of {stored}, expected {key.described()}; use another --out")
     return Result(files.read_arrays(arrays_path), record)
 
 

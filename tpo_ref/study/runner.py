@@ -45,7 +45,7 @@ class Request:
             raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
-            for method in resolve_methods(self.experiment, self.methods)
+            for method in resolve_methods(self.experiment, self.methods, self.scale)
         ]
 
 

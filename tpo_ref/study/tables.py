@@ -37,7 +37,7 @@ def summary(experiment: Experiment, found: Results) -> Rows:
     best = next((method for method in order if not style(method).oracle), order[0])
     rows: Rows = []
     for method in order:
-        last = np.asarray(found[method][experiment.score], dtype=float)[:, -1]
+        last = statistics.final(np.asarray(found[method][experiment.score], dtype=float))
         rows.append(
             {
                 "method": method,

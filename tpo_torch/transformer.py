@@ -171,7 +171,10 @@ def _folded(scale: Tensor, shift: Tensor, linear: Linear) -> Linear:
 def _rows(table: Tensor, index: Tensor) -> Tensor:
     """Rows (S, N, D) of each seed's table (S, R, D)."""
     seeds, rows, width = table.shape
-    start = torch.arange(seeds, device=index.device).unsqueeze(1) * rows
+    if table.device.type != "cpu":
+        # As a product: the gradient of a lookup adds rows in whatever order they arrive there.
+        return torch.bmm((index.unsqueeze(-1) == torch.arange(rows, device=index.device)).to(table.dtype), table)
+    start = torch.arange(seeds).unsqueeze(1) * rows
     return functional.embedding(index + start, table.reshape(seeds * rows, width))
 
 

@@ -6,7 +6,7 @@ CPUs. Both draw the same tokens from the same uniforms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,35 +31,29 @@ class Draws:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Sampled answers and where their log-probabilities stand.
+    """Sampled answers, and how to find what a policy says of them.
 
     answers (S, B, K, H), tokens; others (S, B, H, C), tokens drawn beside the answer's own after each of its prefixes
-    (K = 1 where C > 0); layout, the nodes of a training pass; predicting (S, B, K, H), the node among the M predicting
-    ones whose next token is that of the answer.
+    (K = 1 where C > 0); layout, the nodes of a training pass; before, which takes the pass's log-probabilities
+    (S, M, V) to those (S, B, K, H, V) that stand before each token of the answers.
     """
 
     answers: Tensor
     others: Tensor
     layout: Layout
-    predicting: Tensor
+    before: Callable[[Tensor], Tensor]
 
     def logp(self, policy: Tensor) -> Tensor:
         """Log-probabilities (S, B, K, H) of the answers' tokens under a policy (S, M, V)."""
-        return _pick(policy, self.predicting, self.answers)
+        return self.before(policy).gather(-1, self.answers.unsqueeze(-1)).squeeze(-1)
 
     def candidate_logp(self, policy: Tensor) -> Tensor:
         """Log-probabilities (S, B, H, 1 + C): the answer's own token first, then the others after the same prefix."""
-        candidates = self.candidates()
-        return _pick(policy, self.predicting[:, :, 0].unsqueeze(-1).expand_as(candidates), candidates)
+        return self.before(policy)[:, :, 0].gather(-1, self.candidates())
 
     def candidates(self) -> Tensor:
         """Tokens (S, B, H, 1 + C) after each prefix: the answer's own first, then the others."""
         return torch.cat([self.answers[:, :, 0].unsqueeze(-1), self.others], -1)
-
-
-def _pick(policy: Tensor, node: Tensor, token: Tensor) -> Tensor:
-    flat = node * policy.shape[-1] + token
-    return policy.flatten(1).gather(1, flat.flatten(1)).view_as(token)
 
 
 def draw(

@@ -86,10 +86,20 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
             step = _Step(tokens[-1], level[low:high], every[low:high, :high], caches, last=answers)
             blocks.append(tokens[-1])
     layout = DenseLayout(torch.cat(blocks, -1), horizon, answers)
-    slot = _predicting(horizon, answers, device)
-    start = torch.arange(batch, device=device).view(-1, 1, 1) * (layout.slots - layout.first)
-    predicting = (start + slot).expand(seeds, -1, -1, -1)
-    return Rollout(torch.stack(tokens, -1), torch.stack(others, 2), layout, predicting)
+    return Rollout(
+        torch.stack(tokens, -1),
+        torch.stack(others, 2),
+        layout,
+        functools.partial(_before, (seeds, batch, answers, horizon)),
+    )
+
+
+def _before(shape: tuple[int, int, int, int], policy: Tensor) -> Tensor:
+    """What stands before each token: one distribution for all candidates, then one for each."""
+    seeds, batch, answers, horizon = shape
+    every = policy.view(seeds, batch, -1, 1, policy.shape[-1])
+    later = every[:, :, 1:].reshape(seeds, batch, horizon - 1, answers, -1)
+    return torch.cat([every[:, :, :1].expand(-1, -1, -1, answers, -1), later], 2).transpose(2, 3)
 
 
 def _heads(q: Tensor, kv: Tensor, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,10 +135,4 @@ def _make_sees(horizon: int, answers: int) -> Tensor:
     return same & (level.unsqueeze(1) >= level)
 
 
-def _make_predicting(horizon: int, answers: int) -> Tensor:
-    """The predicting slot (K, H) before each token of each candidate, counted from the prompt's last."""
-    steps, candidates = torch.arange(horizon), torch.arange(answers).unsqueeze(1)
-    return torch.where(steps == 0, 0, 1 + (steps - 1) * answers + candidates)
-
-
-_levels, _sees, _predicting = _constant(_make_levels), _constant(_make_sees), _constant(_make_predicting)
+_levels, _sees = _constant(_make_levels), _constant(_make_sees)

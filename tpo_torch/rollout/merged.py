@@ -7,39 +7,18 @@ Merging changes no value: a shared node receives the sum of the gradients that i
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tpo_torch.rollout import Draws, Rollout, sample
-from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, CausalTransformer
+from tpo_torch.rollout.tree import Above, Nodes, distinct, joined, level_below, trunk_of
+from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, CausalTransformer, Layout
 
 SCALE = 1 / math.sqrt(HEAD_WIDTH)
-# Ends of answers per block of attention: fewer make more blocks that each repeat the prompt, more make wider ones. The
-# choice is by estimated cost, in which a slot weighs as much as so many entries of the attention matrix.
-LEAVES = (1, 2, 4, 8)
-SLOT_COST = 30
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Distinct nodes and their slots: tokens, places (N,); block and column (N,) of the slot whose output is theirs.
-
-    slots (P, L), the node of each slot, any node in an empty one, which no node sees; sees (P, L, slots so far) bool.
-    The first `hidden` nodes and the first `quiet` columns predict nothing.
-    """
-
-    tokens: Tensor
-    places: Tensor
-    block: Tensor
-    column: Tensor
-    slots: Tensor
-    sees: Tensor
-    hidden: int = 0
-    quiet: int = 0
 
 
 class Cache:
@@ -137,6 +116,26 @@ def _collect(own: Tensor, slots: int) -> Tensor:
     return (own.unsqueeze(1) + torch.arange(HEADS) * slots).flatten()
 
 
+class _Alone:
+    """One more token for each of B prompts that have one answer each: no two nodes are merged, none is spread."""
+
+    def __init__(self, tokens: Tensor, place: int, caches: list[Cache]) -> None:
+        self.tokens, self.places = tokens.unsqueeze(0), torch.full((1, len(tokens)), place)
+        self.caches = caches
+
+    def attend(self, layer: int, q: Tensor, kv: Tensor) -> Tensor:
+        """Each node sees what the caches hold of its prompt, and itself."""
+        new = kv.view(-1, 2, HEADS, HEAD_WIDTH).permute(1, 2, 0, 3).reshape(2, -1, 1, HEAD_WIDTH)
+        k, v = self.caches[layer].extended(new).unbind(0)
+        query = q.view(-1, HEADS, HEAD_WIDTH).transpose(0, 1).reshape(-1, 1, HEAD_WIDTH)
+        read = torch.bmm(torch.softmax(torch.bmm(query, k.mT).mul_(SCALE), -1), v)
+        return read.view(HEADS, -1, HEAD_WIDTH).transpose(0, 1).reshape(q.shape)
+
+    def narrow(self, x: Tensor) -> Tensor:
+        """Every node predicts."""
+        return x
+
+
 @torch.no_grad()
 def generate(net: CausalTransformer, draws: Draws) -> Rollout:
     """Sample every candidate of every prompt, computing each distinct prefix once.
@@ -152,167 +151,41 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
     maps, dtype = net.maps(), net.embedding.dtype
     widest = [min(answers, net.vocab ** (t + 1)) for t in range(horizon - 1)]
     caches = [Cache(batch, horizon + sum(widest), dtype) for _ in range(LAYERS)]
-    trunk, node = _trunk(prompts, net.vocab)
+    trunk, node = trunk_of(prompts, net.vocab)
     policy = net.decode(maps, MergedLayout(trunk, dtype, caches))[0]
-    # The column in which each prompt keeps each node of the level above, and what those columns see.
-    column, sees = torch.zeros(batch, len(policy), dtype=torch.int64), trunk.sees[:, -1:]
     node = node.unsqueeze(1).expand(-1, answers)
-    levels, tokens, others, predicting, before = [], [], [], [], 0
+    # The node of each row in `policy`; where there is one answer per prompt, rows are not merged while sampling.
+    row, alone = node, answers == 1
+    above = Above(torch.zeros(batch, len(policy), dtype=torch.int64), trunk.sees[:, -1:])
+    levels: list[tuple[Tensor, Tensor]] = []
+    tokens, others, predicting, before, count = [], [], [], 0, len(policy)
     for t in range(horizon):
-        tokens.append(sample(policy[node], uniforms[..., t]))
+        tokens.append(sample(policy[row], uniforms[..., t]))
         # Further tokens are drawn only where a prompt has one answer.
-        others.append(sample(policy[node[:, :1]], more[:, t]))
+        others.append(sample(policy[row[:, :1]], more[:, t]))
         predicting.append(node + before)
         if t == horizon - 1:
             break
-        before += len(policy)
-        kept, parent, node = _distinct(len(policy), node, tokens[-1], net.vocab)
-        level, column = _level(kept, horizon + t, parent, node, column, sees)
-        sees = level.sees
-        levels.append((level, parent))
-        policy = net.decode(maps, MergedLayout(level, dtype, caches))[0]
-    layout = MergedLayout(_joined(trunk, levels), dtype)
+        before += count
+        kept, parent, node = distinct(count, node, tokens[-1], net.vocab)
+        levels.append((kept, parent))
+        count = len(kept)
+        step: Layout
+        if alone:
+            row, step = torch.arange(batch).unsqueeze(1), _Alone(tokens[-1][:, 0], horizon + t, caches)
+        else:
+            row = node
+            level, above = level_below(kept, horizon + t, parent, node, above)
+            step = MergedLayout(level, dtype, caches)
+        policy = net.decode(maps, step)[0]
     return Rollout(
         torch.stack(tokens, -1).unsqueeze(0),
         torch.stack(others, 1).unsqueeze(0),
-        layout,
-        torch.stack(predicting, -1).unsqueeze(0),
+        MergedLayout(joined(trunk, levels), dtype),
+        functools.partial(_before, torch.stack(predicting, -1)),
     )
 
 
-def _distinct(parents: int, parent: Tensor, token: Tensor, vocab: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens and parents (n,) of the distinct pairs, ordered by parent, and the pair of each row."""
-    code = parent * vocab + token
-    present = torch.zeros(parents * vocab, dtype=torch.bool)
-    present[code.flatten()] = True
-    kept = present.nonzero().squeeze(1)
-    return kept % vocab, kept // vocab, (present.cumsum(0) - 1)[code]
-
-
-def _trunk(prompts: Tensor, vocab: int) -> tuple[Nodes, Tensor]:
-    """The nodes of all prompts, and the distinct prompt of each row (B,)."""
-    horizon = prompts.shape[1]
-    row, nodes, tokens, count = torch.zeros(len(prompts), dtype=torch.int64), [], [], 1
-    for j in range(horizon):
-        kept, _, row = _distinct(count, row, prompts[:, j], vocab)
-        nodes.append(row)
-        tokens.append(kept)
-        count = len(kept)
-    sizes = torch.tensor([len(kept) for kept in tokens])
-    slots = torch.stack(nodes, 1) + _starts(sizes)
-    # A node that several prompts share takes its output from the first of them.
-    block = _first(slots, int(sizes.sum()))
-    column = torch.arange(horizon).repeat_interleave(sizes)
-    sees = torch.ones(horizon, horizon, dtype=torch.bool).tril().expand(len(prompts), -1, -1)
-    return Nodes(torch.cat(tokens), column, block, column, slots, sees, len(block) - count, horizon - 1), row
-
-
-def _level(
-    tokens: Tensor, place: int, parent: Tensor, node: Tensor, above: Tensor, sees: Tensor
-) -> tuple[Nodes, Tensor]:
-    """The nodes one step deeper, and the column (B, n) in which each prompt keeps each of them, if it does.
-
-    tokens and parent (n,); node (B, K), the candidates'; above (B, m), columns of the level above, which see `sees`.
-    """
-    blocks, _, width = sees.shape
-    held = torch.zeros(blocks, len(tokens), dtype=torch.bool)
-    held[torch.arange(blocks).unsqueeze(1), node] = True
-    column = held.cumsum(1) - 1
-    wide = int(column[:, -1].max()) + 1
-    block, member = held.nonzero().unbind(1)
-    at = column[block, member]
-    # Every slot sees itself, an empty one too: a row of a softmax needs something to see.
-    eye = torch.eye(wide, dtype=torch.bool).expand(blocks, -1, -1)
-    deeper = torch.cat([torch.zeros(blocks, wide, width, dtype=torch.bool), eye], -1)
-    deeper[block, at, :width] = sees[block, above[block, parent[member]]]
-    slots = torch.zeros(blocks, wide, dtype=torch.int64)
-    slots[block, at] = member
-    first = held.to(torch.uint8).argmax(0)
-    own = column[first, torch.arange(len(tokens))]
-    return Nodes(tokens, torch.full_like(tokens, place), first, own, slots, deeper), column
-
-
-def _joined(trunk: Nodes, levels: list[tuple[Nodes, Tensor]]) -> Nodes:
-    """All levels, each with its nodes' parents (n,), as one set of nodes for a pass without caches.
-
-    They stand in blocks of a few leaves, the last nodes of answers. The nodes of a level are ordered by parent, so the
-    leaves of one prompt are neighbours, and neighbours share most of their ancestors.
-    """
-    horizon = trunk.slots.shape[1]
-    ancestors = [torch.arange(len(levels[-1][0].tokens) if levels else len(trunk.tokens) - trunk.hidden)]
-    for _, parent in reversed(levels):
-        ancestors.insert(0, parent[ancestors[0]])
-    prompt = ancestors.pop(0)
-    counts = torch.bincount(prompt)
-    rank = torch.arange(len(prompt)) - _starts(counts)[prompt]
-    of_prompt, widest = torch.arange(len(counts)), []
-    for _, parent in levels:
-        of_prompt = of_prompt[parent]
-        widest.append(int(torch.bincount(of_prompt).max()))
-    fresh = _changes(prompt) | (rank % _leaves(counts, horizon, widest) == 0)
-    leaf_block = fresh.cumsum(0) - 1
-    blocks = int(leaf_block[-1]) + 1
-    trunk_slots = trunk.slots[trunk.block[trunk.hidden :][prompt[fresh]]]
-    parts = [trunk, *(level for level, _ in levels)]
-    offsets = _starts(torch.tensor([len(part.tokens) for part in parts])).tolist()
-    slots, width = [trunk_slots], horizon
-    block, column, seen = [_first(trunk_slots, len(trunk.tokens))], [trunk.column], []
-    for part, ancestor, offset in zip(parts[1:], ancestors, offsets[1:], strict=True):
-        new = fresh | _changes(ancestor)
-        # Each block numbers the distinct nodes of this level that its leaves descend from.
-        number = new.cumsum(0) - 1
-        number = number - number[fresh][leaf_block]
-        wide = int(number.max()) + 1
-        held = torch.zeros(blocks, wide, dtype=torch.int64)
-        held[leaf_block, number] = ancestor
-        slots.append(held + offset)
-        own = torch.full((len(part.tokens),), blocks * wide).scatter_reduce_(
-            0, ancestor, leaf_block * wide + number, "amin"
-        )
-        block.append(own // wide)
-        column.append(own % wide + width)
-        seen.append((leaf_block, number + width))
-        width += wide
-    sees = torch.zeros(blocks, width, width, dtype=torch.bool)
-    sees[:, :horizon, :horizon] = trunk.sees[0]
-    sees[:, horizon:, :horizon] = True
-    sees.diagonal(dim1=1, dim2=2).fill_(True)
-    for i, (rows, own_column) in enumerate(seen):
-        for _, above in seen[:i]:
-            sees[rows, own_column, above] = True
-    return Nodes(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat([part.places for part in parts]),
-        torch.cat(block),
-        torch.cat(column),
-        torch.cat(slots, 1),
-        sees,
-        trunk.hidden,
-        trunk.quiet,
-    )
-
-
-def _leaves(counts: Tensor, horizon: int, widest: list[int]) -> int:
-    """How many leaves per block cost least, given those of each prompt (P,) and the most nodes at each level."""
-
-    def cost(leaves: int) -> int:
-        blocks = int(((counts + leaves - 1) // leaves).sum())
-        width = horizon + sum(min(leaves, wide) for wide in widest)
-        return blocks * width * (width + SLOT_COST)
-
-    return min(LEAVES, key=cost)
-
-
-def _starts(counts: Tensor) -> Tensor:
-    return counts.cumsum(0) - counts
-
-
-def _changes(x: Tensor) -> Tensor:
-    """Where a sorted x (n,) differs from the entry before, the first entry included."""
-    return torch.cat([torch.ones(1, dtype=torch.bool), x[1:] != x[:-1]])
-
-
-def _first(slots: Tensor, nodes: int) -> Tensor:
-    """The first block (nodes,) of `slots` (P, L) that holds each node."""
-    holder = torch.arange(len(slots)).repeat_interleave(slots.shape[1])
-    return torch.full((nodes,), len(slots)).scatter_reduce_(0, slots.flatten(), holder, "amin")
+def _before(predicting: Tensor, policy: Tensor) -> Tensor:
+    """What stands before each token: the distribution of its prefix's node, `predicting` (B, K, H)."""
+    return policy[0].index_select(0, predicting.flatten()).view(1, *predicting.shape, -1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from tpo_torch import diagnostics
 from tpo_torch.muon import Muon
 from tpo_torch.rollout import Draws, Rollout, dense, draw, merged
 from tpo_torch.runs.checkpoint import Stack
+from tpo_torch.runs.reversal_graph import Captured
 from tpo_torch.runs.reversal_methods import GROUP, SINGLE, TOKEN, Method, resolve
 from tpo_torch.runs.reversal_task import candidate_rewards, rewards, targets
 from tpo_torch.standardize import standardize
@@ -53,6 +56,9 @@ class Training:
         rate = settings.learning_rate * (math.sqrt(settings.group) if self.method.wide else 1)
         self.optimizer = Muon(self.net.named_parameters(), RULES, rate)
         self.generate = merged.generate if device.type == "cpu" and len(seeds) == 1 else dense.generate
+        self.start: Callable[[Draws], dict[str, Tensor]] = (
+            Captured(self.update) if device.type == "cuda" else self._on_device
+        )
 
     def train(self, episodes: int) -> dict[str, NDArray[Any]]:
         """Take so many episodes; nothing is read back from the device before the last. Returns curves (S, episodes)."""
@@ -62,9 +68,17 @@ class Training:
         }
 
     def episode(self) -> dict[str, Tensor]:
-        """Sample, score, and take the method's gradient steps; figures (S,) of the batch that was sampled."""
-        rollout = self.generate(self.net, self.draw().to(self.device))
-        scores, figures = self.score(rollout)
+        """Draw and `update`; figures (S,) of the batch that was sampled."""
+        with _precision(self.settings.precision):
+            return self.start(self.draw())
+
+    def _on_device(self, draws: Draws) -> dict[str, Tensor]:
+        return self.update(draws.to(self.device))
+
+    def update(self, draws: Draws) -> dict[str, Tensor]:
+        """Sample, score, and take the method's gradient steps; draws are on the device."""
+        rollout = self.generate(self.net, draws)
+        scores, figures = self.score(draws.prompts, rollout)
         loss = None
         for epoch in range(self.settings.epochs or self.method.epochs):
             logp = self.logp(rollout, self.net(rollout.layout))
@@ -88,14 +102,12 @@ class Training:
         s = self.settings
         batch = s.batch * (s.group if self.method.wide else 1)
         others = s.group - 1 if self.method.samples == TOKEN else 0
-        answers = self.method.rollouts_per_prompt(s)
-        self.prompts = (draws := draw(self.generators, s.vocab, s.horizon, batch, answers, others)).prompts
-        return draws
+        return draw(self.generators, s.vocab, s.horizon, batch, self.method.rollouts_per_prompt(s), others)
 
-    def score(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+    def score(self, prompts: Tensor, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """Scores as the method takes them, and figures (S,) of the sampled answers."""
         s = self.settings
-        right = targets(self.prompts.to(self.device), s.target, s.vocab)
+        right = targets(prompts, s.target, s.vocab)
         earned = rewards(rollout.answers == right.unsqueeze(2), s.reward).to(self.dtype)
         figures = {"error": 1 - earned.flatten(1).mean(1)}
         if self.method.samples == TOKEN:
@@ -142,6 +154,20 @@ class Training:
     def state(self) -> Stack:
         """What a checkpoint keeps."""
         return Stack(self.net, self.optimizer, self.generators)
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """Products of a CUDA device in TensorFloat-32 where that is asked for; it keeps 10 bits of a factor's 23."""
+    if name != "tf32":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _check(name: str, method: Method, settings: ReversalSettings, device: torch.device) -> None:

@@ -1,0 +1,70 @@
+"""One episode of token reversal, beside its clear twin and beside the products it cannot do without."""
+
+from __future__ import annotations
+
+import torch
+
+from tpo_ref.study.settings import ReversalSettings
+from tpo_torch.runs import reversal
+from tpo_torch.runs.reversal_clear import ClearTraining
+from tpo_torch.runs.reversal_training import Training
+
+from .common import best_seconds, ratio
+from .reversal_floor import Floor
+
+THREADS = 2
+REPEATS = 4
+# Method, settings, and how many times faster than the twin an episode at the start of training has to be.
+CASES = {
+    "tpo H=8": ("tpo", ReversalSettings(horizon=8, reward="terminal"), 2.5),
+    "tpo_token H=10": ("tpo_token", ReversalSettings(), 8.0),
+    "dg H=10": ("dg", ReversalSettings(), 2.5),
+    "ppo H=10": ("ppo", ReversalSettings(), 1.5),
+}
+# Episodes of the comparison of many seeds with one.
+EPISODES, SEEDS = 4, 20
+
+
+class Episode:
+    """One seed, two threads, the first episodes of a run."""
+
+    params = tuple(CASES)
+    param_names = ("case",)
+    timeout = 300
+
+    def setup(self, case: str) -> None:
+        torch.set_num_threads(THREADS)
+        method, settings, _ = CASES[case]
+        self.engine = Training(method, settings, (0,), torch.device("cpu"))
+        self.twin = ClearTraining(method, settings, 0)
+        self.floor = Floor(self.engine)
+        self.engine.episode()
+
+    def time_episode(self, case: str) -> None:
+        self.engine.episode()
+
+    def track_twin_over_engine(self, case: str) -> float:
+        return ratio(self.twin.episode, self.engine.episode, REPEATS)
+
+    track_twin_over_engine.unit = "ratio"
+
+    def track_engine_over_floor(self, case: str) -> float:
+        return ratio(self.engine.episode, self.floor, REPEATS)
+
+    track_engine_over_floor.unit = "ratio"
+
+
+class Seeds:
+    """Twenty seeds over one, both as `reversal.run` takes them; at most 20."""
+
+    timeout = 300
+
+    def setup(self) -> None:
+        torch.set_num_threads(THREADS)
+
+    def track_twenty_seeds_over_one(self) -> float:
+        settings = ReversalSettings(episodes=EPISODES)
+        many = best_seconds(lambda: reversal.run("tpo_token", settings, range(SEEDS)), 1)
+        return many / best_seconds(lambda: reversal.run("tpo_token", settings, range(1)), REPEATS)
+
+    track_twenty_seeds_over_one.unit = "ratio"

@@ -1,0 +1,89 @@
+"""Token reversal on an accelerator: the CPU's answers, no synchronisation, replays equal to eager episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu
+from tpo_ref.study.settings import ReversalSettings
+from tpo_torch.runs import reversal
+from tpo_torch.runs.reversal_methods import METHODS
+from tpo_torch.runs.reversal_training import Training
+
+SMALL = ReversalSettings(horizon=4, batch=16, group=4, episodes=12)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_the_script_runs_without_an_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One tiny method and no experiment: what is left of the script is its plumbing.
+    monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu", "--minutes", "0", "--out", str(tmp_path)])
+    for name, value in {"METHODS": ("dg",), "HORIZON": 3, "SQUARE": 512, "FEW_SEEDS": (1,)}.items():
+        monkeypatch.setattr(gpu, name, value)
+    assert gpu.main() == 0
+    assert "same gradient" in capsys.readouterr().out
+    assert [row[1] for row in json.loads((tmp_path / "gpu.json").read_text())["checks"]] == ["result", "holds", "holds"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a CUDA device")
+def test_a_missing_accelerator_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    assert gpu.main() == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_same_answers_and_gradient_as_on_the_cpu() -> None:
+    assert {row[1] for row in gpu._correctness(torch.device("cuda"))} == {"holds"}
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_an_episode_reads_nothing_back(method: str) -> None:
+    training = Training(method, SMALL, (0, 1), torch.device("cuda"))
+    draws = training.draw().to(training.device)
+    training.update(draws)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training.update(draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("method", METHODS)
+def test_replays_equal_eager_episodes_and_a_run_repeats(method: str) -> None:
+    eager = Training(method, SMALL, (0, 1), torch.device("cuda"))
+    eager.start = eager._on_device
+    curves = eager.train(SMALL.episodes)["error"]
+    for _ in range(2):
+        np.testing.assert_array_equal(reversal.run(method, SMALL, (0, 1), device="cuda")["error"], curves)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reversal, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(reversal, "BLOCK", 5)
+    whole = reversal.run("tpo", SMALL, (0, 1), device="cuda")
+
+    def stop(done: int, total: int) -> None:
+        if done >= 2 * reversal.BLOCK:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "state.npz"
+    with pytest.raises(KeyboardInterrupt):
+        reversal.run("tpo", SMALL, (0, 1), device="cuda", checkpoint=path, progress=stop)
+    resumed = reversal.run("tpo", SMALL, (0, 1), device="cuda", checkpoint=path)
+    np.testing.assert_array_equal(resumed["error"], whole["error"])

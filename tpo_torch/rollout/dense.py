@@ -98,7 +98,7 @@ def _before(shape: tuple[int, int, int, int], policy: Tensor) -> Tensor:
     """What stands before each token: one distribution for all candidates, then one for each."""
     seeds, batch, answers, horizon = shape
     every = policy.view(seeds, batch, -1, 1, policy.shape[-1])
-    later = every[:, :, 1:].reshape(seeds, batch, horizon - 1, answers, -1)
+    later = every[:, :, 1:].reshape(seeds, batch, horizon - 1, answers, policy.shape[-1])
     return torch.cat([every[:, :, :1].expand(-1, -1, -1, answers, -1), later], 2).transpose(2, 3)
 
 

@@ -18,6 +18,7 @@ from tpo_ref.study.settings import ReversalSettings
 from tpo_ref.study.statistics import STOP_COUNT
 from tpo_torch.runs import checkpoint as checkpoints
 from tpo_torch.runs.edge import distinct, usable
+from tpo_torch.runs.reversal_methods import own_name
 from tpo_torch.runs.reversal_training import Training
 
 Arrays = dict[str, NDArray[Any]]
@@ -57,7 +58,12 @@ def run(
     own = distinct(seeds)
     groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
     stacks = [Training(method, settings, group, where) for group in groups]
-    identity = {"method": method, "settings": dataclasses.asdict(settings), "seeds": list(own), "device": where.type}
+    identity = {
+        "method": own_name(method),
+        "settings": dataclasses.asdict(settings),
+        "seeds": list(own),
+        "device": where.type,
+    }
     curves: Arrays = {}
     if checkpoint is not None and checkpoint.exists():
         curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])

@@ -1,4 +1,4 @@
-"""The clear twin of the sequence runs: one seed, and the whole sequence through the model for every token and candidate.
+"""The clear twin of the sequence runs: one seed, the whole sequence through the model for each token and candidate.
 
 No cache, no shared prompt, no merging, no stack of seeds, no folding: what the fast engine must equal, and the measure
 of what it saves.
@@ -73,7 +73,7 @@ def _norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def _attention(x: Tensor, p: dict[str, Tensor], i: int) -> Tensor:
     qkv = x @ p["attention_in_weight"][i] + p["attention_in_bias"][i].flatten()
-    query, key, value = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
+    query, key, value = (part.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2) for part in qkv.chunk(3, -1))
     read = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     return read.transpose(1, 2).flatten(2) @ p["attention_out_weight"][i] + p["attention_out_bias"][i]
 

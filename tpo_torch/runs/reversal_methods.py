@@ -15,7 +15,7 @@ from tpo_torch.grpo import grpo_loss
 from tpo_torch.pg import group_pg_loss, pg_loss
 from tpo_torch.ppo import ppo_loss
 from tpo_torch.standardize import standardize
-from tpo_torch.tpo import tpo_loss, tpo_ratio_loss, tpo_target, tpo_weights
+from tpo_torch.tpo import tpo_coefficients, tpo_surrogate_loss, tpo_target, tpo_weights
 from tpo_torch.variants import tpo_no_anchor_loss
 
 # The authors' GRPO: added to the deviation of a group; and how far a log-ratio may go (deviations D30, D31).
@@ -51,12 +51,21 @@ class Method:
 
 def _tpo(old: Tensor, scores: Tensor, settings: ReversalSettings) -> Loss:
     q = tpo_target(old, standardize(scores), settings.eta)
-    return lambda logp: tpo_loss(logp, q)
+    return lambda logp: _towards(q, logp)
 
 
 def _tpo_ratio(old: Tensor, scores: Tensor, settings: ReversalSettings) -> Loss:
     w = tpo_weights(standardize(scores), settings.eta)
-    return lambda logp: tpo_ratio_loss(logp, old, w)
+    return lambda logp: _towards(w, logp - old, logp)
+
+
+def _towards(q: Tensor, group: Tensor, logp: Tensor | None = None) -> Tensor:
+    """TPO's loss up to its value: by its coefficients the gradient is exactly 0 where q is the group's softmax already.
+
+    Differentiated as written, cross-entropy leaves rounding there, which Muon would turn into a step of full size
+    (deviation D57).
+    """
+    return tpo_surrogate_loss(group if logp is None else logp, tpo_coefficients(group, q))
 
 
 def _tpo_no_anchor(old: Tensor, scores: Tensor, settings: ReversalSettings) -> Loss:
@@ -137,13 +146,22 @@ METHODS: dict[str, Method] = {
 ALIASES = {"reinforce": "pg", "ppo_interaction": "ppo_wide", "dg_interaction": "dg_wide", "pg_interaction": "pg_wide"}
 
 
-def resolve(name: str) -> Method:
-    """The method of that name; ValueError with the nearest names for an unknown one.
+def own_name(name: str) -> str:
+    """The method's own name; ValueError with the nearest names for an unknown one.
 
-    >>> resolve("dg").epochs
-    1
+    >>> own_name("reinforce")
+    'pg'
     """
     own = ALIASES.get(name, name)
     if own not in METHODS:
         raise unknown("method of token reversal", name, (*METHODS, *ALIASES))
-    return METHODS[own]
+    return own
+
+
+def resolve(name: str) -> Method:
+    """The method of that name or alias; ValueError as `own_name`.
+
+    >>> resolve("dg").epochs
+    1
+    """
+    return METHODS[own_name(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -10,14 +11,43 @@ import pytest
 import toy
 from processes import without
 
-from tpo_ref.study import cli, demo, experiments
+from tpo_ref.study import claims, cli, demo, experiments
 from tpo_ref.study.errors import Unavailable
+from tpo_ref.study.protocol import Panel, Suite
+
+# Two toys, of which the second has one method less, and an anchor.
+OTHER = dataclasses.replace(
+    toy.TOY,
+    id="toys-other",
+    methods=("tpo",),
+    claims=toy.TOY.claims[:1],
+    health=(Panel("error", "health"),),
+    statistics=("auc", "steps", "solved"),
+    published={"steps": {"tpo": "23"}},
+    aliases={},
+)
+TOYS = Suite(
+    id="toys",
+    title="Two toys",
+    paper="none",
+    members=("toy", "toys-other"),
+    statistics=("steps", "solved"),
+    labels=("first", "second"),
+    claims=(claims.better("toys-other/tpo", "toy/pg", "error", "toy", ("paper",)),),
+)
 
 
 @pytest.fixture(autouse=True)
 def _only_the_toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.TOY})
+    monkeypatch.setattr(experiments, "SUITES", {})
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _two_toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.TOY, "toys-other": OTHER})
+    monkeypatch.setattr(experiments, "SUITES", {"toys": TOYS})
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -70,6 +100,116 @@ def test_verify_fails_when_a_claim_fails(
     assert code == cli.CLAIM_FAILED
     assert json.loads(out)[0]["claims"][0]["verdict"] == "FAILS"
     assert "1 holds, 0 unclear, 1 FAILS" in err
+
+
+def test_verify_of_some_methods_and_seeds_says_what_it_leaves_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chosen = ("--scale", "paper", "--methods", "tpo", "--seeds", "2", "--save", "saved")
+    code, out, _ = call(capsys, "verify", "toy", *chosen)
+    assert code == 0
+    # The other claim is about both methods.
+    assert "1 claims at scale paper: 1 holds, 0 unclear, 0 FAILS. 1 more not judged" in out
+    assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["toy-paper-tpo-2seeds.png", "toy-tpo-2seeds.json"]
+    assert json.loads((tmp_path / "saved" / "toy-tpo-2seeds.json").read_text())["methods"][0]["seeds"] == 2
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_a_suite_stands_for_its_members_each_once(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "run", "toys-other", "toys", "toy", "--scale", "smoke", "--json")
+    assert code == 0
+    assert list(json.loads(out)) == ["toys-other", "toy"]
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_a_suites_members_take_the_methods_they_know(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "run", "toys", "--scale", "smoke", "--methods", "reinforce", "--json")
+    assert code == 0
+    assert {name: [m["method"] for m in report["methods"]] for name, report in json.loads(out).items()} == {
+        "toy": ["pg"]
+    }
+    code, _, err = call(capsys, "run", "toys", "--scale", "smoke", "--methods", "tpp")
+    assert code == cli.USAGE_ERROR
+    assert "method of toy, toys-other: got 'tpp', did you mean 'tpo'" in err
+    # By itself an experiment must know the method, beside a suite too.
+    code, _, err = call(capsys, "run", "toys", "toys-other", "--scale", "smoke", "--methods", "pg")
+    assert code == cli.USAGE_ERROR
+    assert "method of toys-other: got 'pg'" in err
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_a_suite_may_want_some_methods_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "SUITES", {"toys": dataclasses.replace(TOYS, methods=("tpo",))})
+    for names, methods in {("toys",): {"tpo"}, ("toys", "toy"): {"tpo", "pg"}}.items():
+        _, out, _ = call(capsys, "run", *names, "--scale", "smoke", "--json")
+        assert {m["method"] for m in json.loads(out)["toy"]["methods"]} == methods
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_the_table_of_a_suite_has_the_published_beside_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "table", "toys", "--scale", "paper")
+    assert code == 0
+    # A toy falls below 1 % when its rate of 0.2 has taken it there, log(100)/0.2 = 23.03, within 5 % of a rate.
+    assert "(23)" in out
+    # Its last 50 steps are all 40, whose mean of about 1/(0.2·40) = .13 is not below 5 %.
+    assert "0 of 5" in out
+    # PG's rate is a quarter of that, and 40 steps do not do.
+    assert "never" in out
+    code, out, _ = call(capsys, "table", "toys", "--scale", "paper", "--json")
+    report = json.loads(out)[-1]
+    assert report["experiment"] == "toys"
+    rows = {row["method"]: row["cells"] for row in report["tables"]["steps"]}
+    assert rows["tpo"]["toys-other"]["published"] == "23"
+    assert rows["tpo"]["toys-other"]["ours"]["value"] == pytest.approx(24, abs=1)
+    assert rows["pg"]["toys-other"] == {"ours": None, "published": None}
+    assert [claim["verdict"] for claim in report["claims"]] == ["holds"]
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_verify_of_a_suite_judges_across_members_and_saves_them_all(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, _ = call(capsys, "verify", "toys", "--scale", "paper", "--save", "saved")
+    assert code == 0
+    assert "4 claims at scale paper: 4 holds" in out
+    assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == [
+        "toy-paper.png",
+        "toy.json",
+        "toys-other-paper-health.png",
+        "toys-other-paper.png",
+        "toys-other.json",
+        "toys-paper.png",
+        "toys.json",
+    ]
+    assert json.loads((tmp_path / "saved" / "toys.json").read_text())["members"] == ["toy", "toys-other"]
+    code, out, _ = call(capsys, "verify", "toys", "--scale", "paper", "--methods", "tpo", "--save", "few")
+    assert "2 claims at scale paper: 2 holds, 0 unclear, 0 FAILS. 2 more not judged" in out
+    assert {"toys-tpo.json", "toys-paper-tpo.png"} <= {p.name for p in (tmp_path / "few").iterdir()}
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_figures_of_a_suite_and_of_the_anchor(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "figure", "toys", "toy", "--scale", "smoke", "--json")
+    assert code == 0
+    assert [Path(p).name for p in json.loads(out)] == ["toy-smoke.png", "toys-other-smoke.png", "toys-smoke.png"]
+    code, out, _ = call(capsys, "figure", "toys", "--scale", "smoke", "--health", "--json")
+    assert code == 0
+    assert [Path(p).name for p in json.loads(out)] == ["toys-other-smoke-health.png"]
+    code, _, err = call(capsys, "figure", "toy", "--scale", "smoke", "--health")
+    assert code == cli.USAGE_ERROR
+    assert "expected a method with groups" in err
+
+
+@pytest.mark.usefixtures("_two_toys")
+def test_list_folds_what_a_suite_announces(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "list")
+    assert code == 0
+    # Once, as a member of the suite; and a row of its own when all are asked for.
+    assert out.count("toys-other") == 1
+    assert call(capsys, "list", "--all")[1].count("toys-other") == 2
+    assert json.loads(call(capsys, "list", "--json")[1])[-1]["members"] == ["toy", "toys-other"]
 
 
 def test_verify_says_when_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:

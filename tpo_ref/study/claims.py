@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tpo_ref.study import statistics
-from tpo_ref.study.protocol import Claim, Experiment, Results
+from tpo_ref.study.protocol import Claim, Experiment, Results, Suite
 from tpo_ref.study.statistics import Estimate
 
 HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
@@ -43,13 +43,18 @@ class Verdict:
         return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
 
 
-def judge(experiment: Experiment, scale: str, results: Results) -> list[Verdict]:
-    """Every claim of the experiment that this scale judges and whose methods are all in the results."""
+def judge(of: Experiment | Suite, scale: str, results: Results) -> list[Verdict]:
+    """Every claim of an experiment or suite that this scale judges and whose methods are all in the results."""
     return [
         Verdict(claim, *claim.accept[scale], claim.statistic(results))
-        for claim in experiment.claims
+        for claim in of.claims
         if scale in claim.accept and all(m in results for m in claim.methods)
     ]
+
+
+def not_judged(of: Experiment | Suite, scale: str, results: Results) -> int:
+    """How many claims this scale would judge, were all of their methods in the results."""
+    return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in of.claims)
 
 
 def around(published: float, relative: float = 0.0, absolute: float = 0.0, digit: float = 0.0) -> tuple[float, float]:

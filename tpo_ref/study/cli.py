@@ -11,19 +11,18 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tpo_ref.study import claims, compare, demo, experiments, figures, results, show, tables
+from tpo_ref.study import actions, claims, compare, demo, experiments, listing, show, tables
 from tpo_ref.study.errors import Unavailable
-from tpo_ref.study.files import write_json
 from tpo_ref.study.main import INTERRUPTED, USAGE_ERROR
-from tpo_ref.study.protocol import Experiment
-from tpo_ref.study.results import Result
-from tpo_ref.study.runner import Request, ensure
+from tpo_ref.study.runner import Request
 
 CLAIM_FAILED = 1
 
-Ids = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="see `tpo list`")]
+Ids = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="experiments or suites, see `tpo list`")
+]
 ScaleName = Literal["smoke", "cpu", "paper"]
-Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="all of them when left out")]
+Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="the scale's own when left out")]
 Seeds = Annotated[int | None, tyro.conf.arg(metavar="N", help="run seeds 0 to N − 1; the scale's own when left out")]
 Device = Annotated[str, tyro.conf.arg(metavar="DEVICE", help="as torch names it; the tabular runs know only cpu")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results; finished units there are not run again")]
@@ -33,6 +32,8 @@ Fresh = Annotated[bool, tyro.conf.arg(help="run again what is stored")]
 Compared = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="EXPERIMENT/METHOD, or the path of a stored result")
 ]
+All = Annotated[bool, tyro.conf.arg(name="all", help="also those that a suite stands for")]
+Health = Annotated[bool, tyro.conf.arg(help="the health of the anchor instead of the learning curves")]
 Flag: Any = tyro.conf.FlagCreatePairsOff
 Format = Literal["png", "pdf", "svg"]
 
@@ -48,35 +49,35 @@ class Choices:
     out: Out = Path("runs")
     as_json: Json = False
 
-    def requests(self, ids: tuple[str, ...], fresh: bool = False) -> list[Request]:
-        """One request per experiment; ValueError for none, or for one that does not exist."""
+    def wanted(self, ids: tuple[str, ...], fresh: bool = False) -> actions.Wanted:
+        """What names stand for; ValueError for none, or for one that does not exist."""
         if not ids:
-            raise ValueError(f"ids: got none, expected at least one of {', '.join(experiments.EXPERIMENTS)}")
-        own = (self.scale, self.methods, self.seeds, self.device, self.out, fresh)
-        return [Request(experiments.experiment(name), *own) for name in ids]
+            known = ", ".join((*experiments.EXPERIMENTS, *experiments.SUITES))
+            raise ValueError(f"ids: got none, expected at least one of {known}")
+        return actions.wanted(ids, self.scale, self.methods, self.seeds, self.device, self.out, fresh)
 
 
 Chosen = Annotated[Choices, tyro.conf.arg(name="")]
 DEFAULTS = Choices()
 
 
-def list_(as_json: Json = False) -> int:
-    """Every experiment: what it reproduces, its methods, its cost at each scale."""
-    known = experiments.EXPERIMENTS.values()
+def list_(as_json: Json = False, all_: All = False) -> int:
+    """Every experiment: what it reproduces, its methods, its cost at each scale; and every suite of them."""
     if as_json:
-        show.print_json([_described(e) for e in known])
+        show.print_json(listing.plain())
         return 0
-    rows = [["id", "paper", "title", "smoke", "cpu", "paper scale", "needs"]]
-    rows += [[e.id, e.paper, e.title, *(_cost(e, s) for s in ("smoke", "cpu", "paper")), e.extra or ""] for e in known]
-    show.print_table(rows)
+    shown = "experiments" if all_ else "experiments; `tpo list --all` shows those of a suite too"
+    show.print_table(listing.experiment_table(all_), shown)
+    show.print_table(listing.suite_table(), "suites")
     return 0
 
 
 def run_(ids: Ids, choices: Chosen = DEFAULTS, fresh: Fresh = False) -> int:
     """Run experiments and store one result per method."""
     done = {}
-    for request in choices.requests(ids, fresh):
-        done[request.experiment.id] = tables.report(request.experiment, request.scale, _ensure(request), [])
+    for request in choices.wanted(ids, fresh).requests:
+        found = actions.ensure_shown(request)
+        done[request.experiment.id] = tables.report(request.experiment, request.scale, found, [])
         if not choices.as_json:
             show.show_methods(done[request.experiment.id])
     if choices.as_json:
@@ -84,10 +85,20 @@ def run_(ids: Ids, choices: Chosen = DEFAULTS, fresh: Fresh = False) -> int:
     return 0
 
 
-def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png") -> int:
+def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png", health: Health = False) -> int:
     """Draw the figure of experiments, running first what is not stored."""
-    requests = choices.requests(ids)
-    paths = [_draw(request, _ensure(request), choices.out / "figures", format) for request in requests]
+    wanted = choices.wanted(ids)
+    folder = choices.out / "figures"
+    found = {request.experiment.id: actions.ensure_shown(request) for request in wanted.requests}
+    paths = []
+    for request in wanted.requests:
+        own = found[request.experiment.id]
+        if not health:
+            paths.append(actions.draw(request, own, folder, format))
+        elif request.experiment.id in ids or actions.has_health(request, own):
+            paths.append(actions.draw_health(request, own, folder, format))
+    if not health:
+        paths += [actions.draw_suite(suite, wanted, found, folder, format) for suite in wanted.suites]
     if choices.as_json:
         show.print_json([str(p) for p in paths])
     else:
@@ -97,13 +108,18 @@ def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png") -> int:
 
 def table(ids: Ids, choices: Chosen = DEFAULTS) -> int:
     """Print methods and published numbers side by side, running first what is not stored."""
-    reports = [_report(request, _ensure(request)) for request in choices.requests(ids)]
+    wanted = choices.wanted(ids)
+    found = {request.experiment.id: actions.ensure_shown(request) for request in wanted.requests}
+    reports = [actions.report(request, found[request.experiment.id]) for request in wanted.requests]
+    suites = [actions.report_suite(suite, choices.scale, found) for suite in wanted.suites]
     if choices.as_json:
-        show.print_json(reports)
-    else:
-        for report in reports:
-            show.show_methods(report)
-            show.show_claims(report)
+        show.print_json([*reports, *suites])
+        return 0
+    for report in reports:
+        show.show_methods(report)
+        show.show_claims(report)
+    for suite in suites:
+        show.show_suite(suite)
     return 0
 
 
@@ -117,7 +133,7 @@ def compare_(
     as_json: Json = False,
 ) -> int:
     """Say whether two runs differ, with an interval, running first what is not stored."""
-    report = compare.between((run_a, run_b), (scale, seeds, device, out), _ensure)
+    report = compare.between((run_a, run_b), (scale, seeds, device, out), actions.ensure_shown)
     if as_json:
         show.print_json(report)
     else:
@@ -126,38 +142,38 @@ def compare_(
     return 0
 
 
-def verify(
-    ids: Ids = (),
-    scale: ScaleName = "cpu",
-    device: Device = "cpu",
-    out: Out = Path("runs"),
-    save: Save = None,
-    as_json: Json = False,
-) -> int:
-    """Judge every claim; exit code 1 when one fails. Without ids: all experiments."""
-    chosen = [experiments.experiment(name) for name in ids] or list(experiments.EXPERIMENTS.values())
-    reports = []
-    for experiment in chosen:
-        request = Request(experiment, scale, device=device, out=out)
+def verify(ids: Ids = (), choices: Chosen = DEFAULTS, save: Save = None) -> int:
+    """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours."""
+    wanted = actions.wanted(ids, choices.scale, choices.methods, choices.seeds, choices.device, choices.out)
+    found, reports, missing = {}, [], 0
+    for request in wanted.requests:
+        name = request.experiment.id
         try:
-            found = _ensure(request)
+            found[name] = actions.ensure_shown(request)
         except Unavailable as error:
             if ids:
                 raise
-            print(f"{experiment.id} left out: {error}", file=sys.stderr)
+            print(f"{name} left out: {error}", file=sys.stderr)
             continue
-        report = _report(request, found)
-        reports.append(report)
+        reports.append(actions.report(request, found[name]))
+        missing += actions.not_judged(request.experiment, choices.scale, found)
         if save is not None:
-            write_json(save / f"{experiment.id}.json", report)
-            _draw(request, found, save, "png")
-        if not as_json:
-            show.show_claims(report)
-    if as_json:
+            actions.save(request, found[name], reports[-1], save)
+        if not choices.as_json:
+            show.show_claims(reports[-1])
+    for suite in wanted.suites:
+        if not any(name in found for name in suite.members):
+            continue
+        reports.append(actions.report_suite(suite, choices.scale, found))
+        missing += actions.not_judged(suite, choices.scale, found)
+        if save is not None:
+            actions.save_suite(suite, wanted, found, reports[-1], save)
+        if not choices.as_json:
+            show.show_suite(reports[-1])
+    if choices.as_json:
         show.print_json(reports)
     words = [claim["verdict"] for report in reports for claim in report["claims"]]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in (claims.HOLDS, claims.UNCLEAR, claims.FAILS))
-    print(f"{len(words)} claims at scale {scale}: {counts}.", file=sys.stderr if as_json else sys.stdout)
+    print(_counted(words, missing, choices.scale), file=sys.stderr if choices.as_json else sys.stdout)
     return CLAIM_FAILED if claims.FAILS in words else 0
 
 
@@ -167,12 +183,12 @@ def demo_(out: Out = Path("runs"), as_json: Json = False) -> int:
     for step in demo.STEPS:
         request = Request(experiments.experiment(step.experiment), step.scale, out=out)
         try:
-            found = _ensure(request)
+            found = actions.ensure_shown(request)
         except Unavailable as error:
             print(f"{step.experiment} left out: {error}", file=sys.stderr)
             continue
-        report = _report(request, found)
-        picture = _draw(request, found, out / "figures", "png")
+        report = actions.report(request, found)
+        picture = actions.draw(request, found, out / "figures")
         finished.append({**report, "figure": str(picture)})
         if not as_json:
             show.show_methods(report)
@@ -221,39 +237,7 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def _ensure(request: Request) -> dict[str, Result]:
-    with show.progress(request.experiment.id) as advance:
-        found = ensure(request, advance)
-    now = results.provenance()
-    older = sorted(method for method, result in found.items() if results.made_by_other_code(result.record, now))
-    if older:
-        print(
-            f"tpo: {request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "
-            "versions; `tpo run --fresh` makes them again",
-            file=sys.stderr,
-        )
-    return found
-
-
-def _draw(request: Request, found: dict[str, Result], folder: Path, suffix: str) -> Path:
-    arrays = {method: result.arrays for method, result in found.items()}
-    # A figure of some methods or other seeds does not replace the whole one.
-    own = [*(request.methods or ()), *([f"{request.seeds}seeds"] if request.seeds else [])]
-    path = folder / f"{'-'.join([request.experiment.id, request.scale, *own])}.{suffix}"
-    return figures.draw(request.experiment, request.scale, arrays, path)
-
-
-def _report(request: Request, found: dict[str, Result]) -> Any:
-    arrays = {method: result.arrays for method, result in found.items()}
-    return tables.report(
-        request.experiment, request.scale, found, claims.judge(request.experiment, request.scale, arrays)
-    )
-
-
-def _described(e: Experiment) -> dict[str, Any]:
-    cost = {name: {"seeds": scale.seeds, "cost": scale.cost} for name, scale in e.scales.items()}
-    return {"id": e.id, "title": e.title, "paper": e.paper, "methods": e.methods, "scales": cost, "needs": e.extra}
-
-
-def _cost(e: Experiment, scale: str) -> str:
-    return f"{e.scales[scale].cost} ({e.scales[scale].seeds} seeds)" if scale in e.scales else ""
+def _counted(words: list[str], missing: int, scale: str) -> str:
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (claims.HOLDS, claims.UNCLEAR, claims.FAILS))
+    left_out = f" {missing} more not judged, their methods or experiments left out." if missing else ""
+    return f"{len(words)} claims at scale {scale}: {counts}.{left_out}"

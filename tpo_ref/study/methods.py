@@ -36,10 +36,10 @@ PALE_VERMILION, DARK_VERMILION, DARK_ORANGE, DARK_GREEN, DARK_PURPLE, BROWN = (
     "#5C3D00",
 )
 LONG, SHORT, DOTTED, ONE_DOT, TWO_DOTS, FOUR_DOTS = (
-    (0, (10, 2)),
+    (0, (5, 1)),
     (0, (2, 1)),
     (0, (1, 1)),
-    (0, (10, 2, 2, 2)),
+    (0, (5, 1, 1, 1)),
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (6, 1, 1, 1, 1, 1, 1, 1, 1, 1)),
 )

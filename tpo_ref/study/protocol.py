@@ -49,7 +49,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: which array, on which scale, within which limits, with a line at which level."""
+    """One set of axes: which array, on which scale, within which limits, with a line at which level.
+
+    A `partial` array has no value for some seeds at some steps: there the mean is over the others.
+    """
 
     array: str
     label: str
@@ -57,6 +60,7 @@ class Panel:
     percent: bool = False
     limits: tuple[float, float] | None = None
     line: float | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Suite:
     """Several experiments under one name.
 
     `statistics` are what its table shows of each, `labels` the members' headings there, their ids when left out;
+    `methods` those it runs unless others are named, None for each member's own;
     `claims` are those across members: their methods, and the results they read, are named "experiment/method".
     """
 
@@ -108,6 +113,7 @@ class Suite:
     members: tuple[str, ...]
     statistics: tuple[str, ...] = ("auc",)
     labels: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
     claims: tuple[Claim, ...] = ()
 
 

@@ -20,15 +20,17 @@ SMOKE: dict[str, Any] = {"horizon": 3, "batch": 16, "group": 4, "episodes": 12}
 SMOKE_SEEDS, SMOKE_COST = 2, "10 s"
 BOTH = ("cpu", "paper")
 
-DENSE = (Panel("error", "error of the training batch, %", percent=True),)
+# Below .1 % a batch of a thousand tokens shows one error or none.
+DENSE = (Panel("error", "error of the training batch, %", percent=True, limits=(0.001, 1.0)),)
 TERMINAL = (Panel("error", "share of wrong answers", log=False, limits=(0.0, 1.0)),)
+_SHARE: Any = {"log": False, "limits": (0.0, 1.0), "partial": True}
 HEALTH = (
-    Panel("anchor_entropy", "entropy of p_old / log K", log=False, limits=(0.0, 1.0)),
-    Panel("anchor_dominance", "sd(log p_old)·η / R, alarm above 1", line=1.0),
-    Panel("anchor_tv", "mean TV(q, p_old)", log=False, limits=(0.0, 1.0)),
-    Panel("anchor_unmoved", "share of groups with TV < .01", log=False, limits=(0.0, 1.0)),
-    Panel("zero_variance", "share of groups without a signal", log=False, limits=(0.0, 1.0)),
-    Panel("duplicates", "share of repeated answers", log=False, limits=(0.0, 1.0)),
+    Panel("anchor_entropy", "entropy of p_old / log K", **_SHARE),
+    Panel("anchor_dominance", "sd(log p_old)·η / R, alarm above 1", line=1.0, partial=True),
+    Panel("anchor_tv", "TV(q, p_old)", **_SHARE),
+    Panel("anchor_unmoved", "share of groups with TV < .01", **_SHARE),
+    Panel("zero_variance", "share of groups without a signal", **_SHARE),
+    Panel("duplicates", "share of repeated answers", **_SHARE),
 )
 
 # How far the ratio form may be from TPO in AUC, either way, for us to say that it changes nothing here.

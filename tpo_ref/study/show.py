@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tpo_ref.study import tables
+from tpo_ref.study import suites, tables
 
 # A pipe or a file has no width of its own.
 PIPE_WIDTH = 150
@@ -37,8 +37,17 @@ def progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
 def show_methods(report: Any) -> None:
     """The methods of a report, best first, and the sentence that says who won."""
     if report["methods"]:
-        print_table(tables.method_table(report["methods"]), f"{report['title']} · {report['scale']} scale")
+        table = tables.method_table(report["methods"], report["statistics"])
+        print_table(table, f"{report['title']} · {report['scale']} scale")
         print(report["winner"], end="\n\n")
+
+
+def show_suite(report: Any) -> None:
+    """The tables of a suite, methods against experiments, with the published numbers in brackets; and its claims."""
+    for statistic in report["tables"]:
+        print_table(suites.table(report, statistic), f"{report['title']} · {report['scale']} scale · ours (published)")
+    if report["claims"]:
+        show_claims(report)
 
 
 def show_claims(report: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tpo_ref.study import files, results, statistics
 from tpo_ref.study.claims import Verdict
@@ -19,36 +21,61 @@ from tpo_ref.study.statistics import Estimate
 DIGITS = 3
 # From here on numbers are counts, and shown whole.
 WHOLE_FROM, WHOLE_ERROR_FROM = 1000, 100
+# Where the paper counts the steps that a token-level task takes.
+FIRST_LEVEL = 0.01
 # Two methods whose areas differ by less than this many standard errors of the paired difference are called a tie.
 TIE_ERRORS = 2.0
 
 Rows = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Column:
+    """One statistic of a method's curves (S, T): its heading, and its estimate over seeds."""
+
+    heading: str
+    estimate: Callable[[NDArray[Any]], Estimate]
+    count: bool = False
+
+    def text(self, estimate: Mapping[str, Any], unit: float = 1) -> str:
+        """An estimate as the column shows it, times a unit unless it is a count."""
+        return counted(estimate) if self.count else text(estimate, unit)
+
+
+COLUMNS = {
+    "auc": Column("AUC", lambda curves: statistics.mean(statistics.auc(curves))),
+    "final": Column("final mean", lambda curves: statistics.mean(statistics.final(curves))),
+    "median": Column("final median", lambda curves: statistics.median(statistics.final(curves))),
+    "last": Column(f"mean of last {statistics.LAST}", lambda curves: statistics.mean(statistics.last(curves))),
+    "steps": Column("steps to 1 %", lambda curves: statistics.first_below(curves, FIRST_LEVEL)),
+    "solved": Column(
+        "solved seeds", lambda curves: statistics.mean(statistics.solved(curves).astype(float)), count=True
+    ),
+}
+# Those of every summary, whatever its table shows.
+ALWAYS = ("auc", "final", "median")
+
+
 def summary(experiment: Experiment, found: Results) -> Rows:
     """One row per method, smallest area under the score curve first; no rows without a score.
 
-    `behind` is the area less that of the best method that is no oracle, paired by seed.
+    `behind` is the area less that of the best method that is no oracle, paired by seed. The area has a bootstrap
+    interval beside its standard error.
     """
     if experiment.score is None:
         return []
-    areas = {method: statistics.auc(np.asarray(arrays[experiment.score])) for method, arrays in found.items()}
+    curves = {method: np.asarray(arrays[experiment.score], dtype=float) for method, arrays in found.items()}
+    areas = {method: statistics.auc(of) for method, of in curves.items()}
     order = sorted(areas, key=lambda method: areas[method].mean())
     best = next((method for method in order if not style(method).oracle), order[0])
+    shown = tuple(dict.fromkeys((*ALWAYS, *experiment.statistics)))
     rows: Rows = []
     for method in order:
-        last = statistics.final(np.asarray(found[method][experiment.score], dtype=float))
-        rows.append(
-            {
-                "method": method,
-                "label": style(method).label,
-                "seeds": len(last),
-                "auc": _plain(statistics.mean(areas[method])),
-                "behind": _plain(statistics.mean(areas[method] - areas[best])),
-                "final": _plain(statistics.mean(last)),
-                "median": _plain(statistics.median(last)),
-            }
-        )
+        row: dict[str, Any] = {"method": method, "label": style(method).label, "seeds": len(areas[method])}
+        row |= {name: plain(COLUMNS[name].estimate(curves[method])) for name in shown}
+        low, high = statistics.interval(areas[method])
+        row["auc"] |= {"low": _finite(low), "high": _finite(high)}
+        rows.append({**row, "behind": plain(statistics.mean(areas[method] - areas[best]))})
     return rows
 
 
@@ -96,7 +123,7 @@ def judged(verdicts: Sequence[Verdict]) -> Rows:
             "source": v.claim.source,
             "published": v.claim.published,
             "accepted": [_finite(v.low), _finite(v.high)],
-            "ours": _plain(v.ours),
+            "ours": plain(v.ours),
             "verdict": v.word,
         }
         for v in verdicts
@@ -115,6 +142,7 @@ def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verd
         "paper": experiment.paper,
         "scale": scale,
         "settings": settings,
+        "statistics": list(experiment.statistics),
         "methods": rows,
         "winner": winner(rows) if rows else None,
         "claims": judged(verdicts),
@@ -131,10 +159,12 @@ def load_report(path: Path) -> dict[str, Any]:
     return content
 
 
-def method_table(rows: Rows) -> list[list[str]]:
-    """Header and body of the table of methods."""
-    head = ["method", "seeds", "AUC", "final mean", "final median"]
-    return [head, *([r["label"], str(r["seeds"]), text(r["auc"]), text(r["final"]), text(r["median"])] for r in rows)]
+def method_table(rows: Rows, shown: Sequence[str] = ALWAYS) -> list[list[str]]:
+    """Header and body of the table of methods, with the statistics that are shown."""
+    columns = {name: COLUMNS[name] for name in shown}
+    head = ["method", "seeds", *(column.heading for column in columns.values())]
+    body = [[r["label"], str(r["seeds"]), *(c.text(r[name]) for name, c in columns.items())] for r in rows]
+    return [head, *body]
 
 
 def claim_table(rows: Rows) -> list[list[str]]:
@@ -174,12 +204,17 @@ def number(x: float | None) -> str:
     return f"{x:,.0f}" if abs(x) >= WHOLE_FROM else f"{x:.{DIGITS}g}"
 
 
-def text(estimate: Mapping[str, Any]) -> str:
-    """A value with its standard error."""
-    error = estimate["error"]
-    if error is None:
-        return number(estimate["value"])
-    return f"{number(estimate['value'])} ± {f'{error:,.0f}' if error >= WHOLE_ERROR_FROM else f'{error:.2g}'}"
+def text(estimate: Mapping[str, Any], unit: float = 1) -> str:
+    """A value with its standard error, both times a unit."""
+    value, error = (None if x is None else x * unit for x in (estimate["value"], estimate["error"]))
+    if value is None or error is None:
+        return number(value)
+    return f"{number(value)} ± {f'{error:,.0f}' if error >= WHOLE_ERROR_FROM else f'{error:.2g}'}"
+
+
+def counted(estimate: Mapping[str, Any]) -> str:
+    """A share of the seeds as their number."""
+    return f"{round(estimate['value'] * estimate['n'])} of {estimate['n']}"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -189,7 +224,8 @@ def interval(low: float | None, high: float | None) -> str:
     return f"< {number(high)}" if low is None else f"{number(low)} to {number(high)}"
 
 
-def _plain(estimate: Estimate) -> dict[str, Any]:
+def plain(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as plain json: None where it has no number."""
     return {"value": _finite(estimate.value), "error": _finite(estimate.error), "n": estimate.n}
 
 

@@ -54,9 +54,10 @@ class Linear(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The four linear maps of a layer; those behind a LayerNorm have its scale and shift folded in."""
+    """The linear maps of a layer; those behind a LayerNorm have its scale and shift folded in."""
 
-    attention_in: Linear
+    query: Linear
+    key_value: Linear
     attention_out: Linear
     ffn_in: Linear
     ffn_out: Linear
@@ -120,11 +121,16 @@ class CausalTransformer(nn.Module):
         blocks = []
         for i in range(LAYERS):
             at = {name: tensors[i] for name, tensors in p.items()}
-            attention_in = Linear(at["attention_in_weight"], at["attention_in_bias"].flatten(1))
+            attention_in = _folded(
+                at["attention_norm_scale"],
+                at["attention_norm_shift"],
+                Linear(at["attention_in_weight"], at["attention_in_bias"].flatten(1)),
+            )
             ffn_in = Linear(at["ffn_in_weight"], at["ffn_in_bias"])
             blocks.append(
                 Block(
-                    _folded(at["attention_norm_scale"], at["attention_norm_shift"], attention_in),
+                    Linear(*(x[..., :WIDTH] for x in attention_in)),
+                    Linear(*(x[..., WIDTH:] for x in attention_in)),
                     Linear(at["attention_out_weight"], at["attention_out_bias"].unsqueeze(1)),
                     _folded(at["ffn_norm_scale"], at["ffn_norm_shift"], ffn_in),
                     Linear(at["ffn_out_weight"], at["ffn_out_bias"].unsqueeze(1)),
@@ -145,11 +151,10 @@ class CausalTransformer(nn.Module):
 
 def _layer(x: Tensor, index: int, block: Block, layout: Layout, last: bool) -> Tensor:
     h = _normed(x)
-    weight, bias = block.attention_in
-    kv = _linear(h, Linear(weight[..., WIDTH:], bias[..., WIDTH:]))
+    kv = _linear(h, block.key_value)
     if last:
         x, h = layout.narrow(x), layout.narrow(h)
-    q = _linear(h, Linear(weight[..., :WIDTH], bias[..., :WIDTH]))
+    q = _linear(h, block.query)
     x = x + _linear(layout.attend(index, q, kv), block.attention_out)
     return x + _linear(gelu(_linear(_normed(x), block.ffn_in)), block.ffn_out)
 
@@ -159,7 +164,8 @@ def _linear(x: Tensor, linear: Linear) -> Tensor:
 
 
 def _normed(x: Tensor) -> Tensor:
-    return functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+    normed: Tensor = torch.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+    return normed
 
 
 def _folded(scale: Tensor, shift: Tensor, linear: Linear) -> Linear:
@@ -174,8 +180,9 @@ def _rows(table: Tensor, index: Tensor) -> Tensor:
     if table.device.type != "cpu":
         # As a product: the gradient of a lookup adds rows in whatever order they arrive there.
         return torch.bmm((index.unsqueeze(-1) == torch.arange(rows, device=index.device)).to(table.dtype), table)
-    start = torch.arange(seeds).unsqueeze(1) * rows
-    return functional.embedding(index + start, table.reshape(seeds * rows, width))
+    if seeds > 1:
+        index = index + torch.arange(seeds).unsqueeze(1) * rows
+    return functional.embedding(index, table.reshape(seeds * rows, width))
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -192,13 +199,19 @@ def gelu(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu":
         return functional.gelu(x, approximate="tanh")
+    if not torch.is_grad_enabled():
+        return x * _gate(x)
     return _Gelu.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _gate(x: Tensor) -> Tensor:
+    return torch.addcmul(x.new_tensor(GELU_LINEAR), x, x, value=GELU_CUBIC).mul_(x).sigmoid_()
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        gate = torch.addcmul(x.new_tensor(GELU_LINEAR), x, x, value=GELU_CUBIC).mul_(x).sigmoid_()
+        gate = _gate(x)
         ctx.save_for_backward(x, gate)
         return x * gate
 

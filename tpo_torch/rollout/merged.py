@@ -161,8 +161,9 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
     tokens, others, predicting, before, count = [], [], [], 0, len(policy)
     for t in range(horizon):
         tokens.append(sample(policy[row], uniforms[..., t]))
-        # Further tokens are drawn only where a prompt has one answer.
-        others.append(sample(policy[row[:, :1]], more[:, t]))
+        if more.shape[-1] > 0:
+            # Further tokens are drawn only where a prompt has one answer.
+            others.append(sample(policy[row[:, :1]], more[:, t]))
         predicting.append(node + before)
         if t == horizon - 1:
             break
@@ -180,7 +181,7 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
         policy = net.decode(maps, step)[0]
     return Rollout(
         torch.stack(tokens, -1).unsqueeze(0),
-        torch.stack(others, 1).unsqueeze(0),
+        torch.stack(others, 1).unsqueeze(0) if others else torch.zeros(draws.more.shape, dtype=torch.int64),
         MergedLayout(joined(trunk, levels), dtype),
         functools.partial(_before, torch.stack(predicting, -1)),
     )

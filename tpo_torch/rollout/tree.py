@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def distinct(parents: int, parent: Tensor, token: Tensor, vocab: int) -> tuple[T
     """Tokens and parents (n,) of the distinct pairs, ordered by parent, and the pair of each row."""
     code = parent * vocab + token
     present = torch.zeros(parents * vocab, dtype=torch.bool)
-    present[code.flatten()] = True
+    present.index_fill_(0, code.flatten(), True)
     kept = present.nonzero().squeeze(1)
     return kept % vocab, kept // vocab, (present.cumsum(0) - 1)[code]
 
@@ -127,15 +128,15 @@ def joined(trunk: Nodes, levels: list[tuple[Tensor, Tensor]]) -> Nodes:
         own = torch.full((size,), blocks * wide).scatter_reduce_(0, ancestor, leaf_block * wide + number, "amin")
         block.append(own // wide)
         column.append(own % wide + width)
-        seen.append((leaf_block, number + width))
+        seen.append(number + width)
         width += wide
     sees = torch.zeros(blocks, width, width, dtype=torch.bool)
     sees[:, :horizon, :horizon] = trunk.sees[0]
     sees[:, horizon:, :horizon] = True
     sees.diagonal(dim1=1, dim2=2).fill_(True)
-    for i, (rows, own_column) in enumerate(seen):
-        for _, above in seen[:i]:
-            sees[rows, own_column, above] = True
+    # What a parent sees its children see, level after level.
+    for parent, own_column in itertools.pairwise(seen):
+        sees[leaf_block, own_column] |= sees[leaf_block, parent]
     return Nodes(
         torch.cat(tokens),
         torch.cat([trunk.places, torch.arange(horizon, horizon + len(levels)).repeat_interleave(sizes[1:])]),

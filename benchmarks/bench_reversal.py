@@ -14,19 +14,21 @@ from .reversal_floor import Floor
 
 THREADS = 2
 REPEATS = 4
-# Method, settings, and how many times faster than the twin an episode at the start of training has to be.
 CASES = {
-    "tpo H=8": ("tpo", ReversalSettings(horizon=8, reward="terminal"), 2.5),
-    "tpo_token H=10": ("tpo_token", ReversalSettings(), 8.0),
-    "dg H=10": ("dg", ReversalSettings(), 2.5),
-    "ppo H=10": ("ppo", ReversalSettings(), 1.5),
+    "tpo H=8": ("tpo", ReversalSettings(horizon=8, reward="terminal")),
+    "tpo_token H=10": ("tpo_token", ReversalSettings()),
+    "dg H=10": ("dg", ReversalSettings()),
+    "ppo H=10": ("ppo", ReversalSettings()),
 }
 # Episodes of the comparison of many seeds with one.
 EPISODES, SEEDS = 4, 20
 
 
 class Episode:
-    """One seed, two threads, the first episodes of a run."""
+    """One seed, two threads, the first episodes of a run; spec/reversal.md counts what the twin's ratio can be.
+
+    The targets are 2.5, 8, 2.5 and 1.5 over the twin, in the order of CASES, and 3 times the floor.
+    """
 
     params = tuple(CASES)
     param_names = ("case",)
@@ -34,7 +36,7 @@ class Episode:
 
     def setup(self, case: str) -> None:
         torch.set_num_threads(THREADS)
-        method, settings, _ = CASES[case]
+        method, settings = CASES[case]
         self.engine = Training(method, settings, (0,), torch.device("cpu"))
         self.twin = ClearTraining(method, settings, 0)
         self.floor = Floor(self.engine)

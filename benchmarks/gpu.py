@@ -12,7 +12,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,7 @@ def _correctness(device: torch.device) -> Rows:
         eager.start = eager._on_device
         curves = [training.train(10)["error"] for training in (eager, replayed)]
         rows.append(("replays equal eager episodes", bool((curves[0] == curves[1]).all())))
-        with _no_synchronisation():
-            eager.update(eager.draw().to(device))
-        rows.append(("an episode reads nothing back", True))
+        rows.append(("an episode reads nothing back", _reads_nothing(replayed)))
     return [[name, "holds" if holds else "FAILS"] for name, holds in rows]
 
 
@@ -105,13 +102,18 @@ def _answers(generate: Callable[..., Any], net: CausalTransformer, draws: Any) -
     return rollout.answers.cpu(), gradient.cpu().clone()
 
 
-@contextmanager
-def _no_synchronisation() -> Any:
+def _reads_nothing(training: Training) -> bool:
+    """Whether whole episodes, draws and replays included, run while every wait for the device is an error."""
     torch.cuda.set_sync_debug_mode("error")
     try:
-        yield
+        training.episode()
+        training._on_device(training.draw())
+    except RuntimeError as error:
+        print(f"gpu: {error}", file=sys.stderr)
+        return False
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    return True
 
 
 def _rate(device: torch.device) -> float:
@@ -158,13 +160,14 @@ def _seconds(f: Callable[[], Any], count: int, device: torch.device) -> float:
 
 def _table3(device: torch.device, until: float, out: Path) -> Rows:
     """Whole runs at paper scale while there is time; each is stored, so that a second call goes on."""
-    rows = []
+    rows, longest = [], 0.0
     for name, method in TABLE3:
-        if time.monotonic() > until:
+        if time.monotonic() + longest > until:
             break
         start = time.monotonic()
         request = Request(experiments.experiment(name), "paper", methods=(method,), device=str(device), out=out)
         error = ensure(request)[method].arrays["error"]
+        longest = max(longest, time.monotonic() - start)
         rows.append([name, method, f"{time.monotonic() - start:.0f}", f"{error.mean():.3f}"])
     return rows
 

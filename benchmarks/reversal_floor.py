@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
 import torch
 from torch import Tensor
 
 from tpo_torch.muon import ITERATIONS
 from tpo_torch.rollout import merged
 from tpo_torch.runs.reversal_training import Training
-from tpo_torch.transformer import HEAD_WIDTH, HIDDEN, LAYERS, RULES, WIDTH
+from tpo_torch.transformer import HEAD_WIDTH, HEADS, HIDDEN, LAYERS, RULES, WIDTH, CausalTransformer
 
 # Forward, gradient of the weight, gradient of the input.
 PASSES = 3
@@ -26,9 +29,9 @@ class Floor:
     def __init__(self, training: Training) -> None:
         self.products: list[Product] = []
         layouts = self._layouts(training)
-        for layout in layouts[:-1]:
-            self._pass(training, layout, 1, back=False)
-        self._pass(training, layouts[-1], training.settings.epochs or training.method.epochs, back=True)
+        for layout, keys in layouts[:-1]:
+            self._pass(training, layout, keys, 1, back=False)
+        self._pass(training, layouts[-1][0], 0, training.settings.epochs or training.method.epochs, back=True)
 
     def __call__(self) -> None:
         for x, y in self.products:
@@ -39,29 +42,30 @@ class Floor:
         """How many, over all products."""
         return sum(x.shape[0] * x.shape[1] * x.shape[2] * y.shape[2] for x, y in self.products)
 
-    def _layouts(self, training: Training) -> list[merged.MergedLayout]:
-        """The layouts of an episode: those of the sampling steps, then that of the training passes."""
-        seen: list[merged.MergedLayout] = []
-        make = merged.MergedLayout.__init__
+    def _layouts(self, training: Training) -> list[tuple[Any, int]]:
+        """The layouts of an episode, each with how many keys are cached: of the sampling steps, then of training."""
+        seen: list[tuple[Any, int]] = []
+        decode = CausalTransformer.decode
 
-        def noted(self: merged.MergedLayout, *args: object) -> None:
-            make(self, *args)  # type: ignore[arg-type]
-            seen.append(self)
+        def noted(net: CausalTransformer, maps: Any, layout: Any) -> Tensor:
+            policy = decode(net, maps, layout)
+            caches = getattr(layout, "caches", None)
+            seen.append((layout, caches[0].used if caches else 0))
+            return policy
 
-        merged.MergedLayout.__init__ = noted  # type: ignore[method-assign,assignment]
-        try:
-            merged.generate(training.net, training.draw())
-        finally:
-            merged.MergedLayout.__init__ = make  # type: ignore[method-assign]
-        return seen
+        with mock.patch.object(CausalTransformer, "decode", noted):
+            rollout = merged.generate(training.net, training.draw())
+        return [*seen, (rollout.layout, 0)]
 
-    def _pass(self, training: Training, layout: merged.MergedLayout, times: int, back: bool) -> None:
+    def _pass(self, training: Training, layout: Any, cached: int, times: int, back: bool) -> None:
         shapes: list[tuple[int, int, int, int]] = []
-        nodes = layout.tokens.shape[1]
+        nodes, hidden = layout.tokens.shape[1], getattr(layout, "hidden", 0)
         for layer in range(LAYERS):
             last = layer == LAYERS - 1
-            asking = nodes - layout.hidden if last else nodes
-            blocks, slots, keys = layout.masks[last].shape
+            asking = nodes - hidden if last else nodes
+            # Without a mask each node asks alone, for what is cached of its prompt.
+            alone = (HEADS * nodes, 1, cached)
+            blocks, slots, keys = layout.masks[last].shape if hasattr(layout, "masks") else alone
             shapes += [
                 (1, nodes, WIDTH, 2 * WIDTH),
                 (1, asking, WIDTH, WIDTH),
@@ -71,7 +75,7 @@ class Floor:
                 (1, asking, WIDTH, HIDDEN),
                 (1, asking, HIDDEN, WIDTH),
             ]
-        shapes.append((1, nodes - layout.hidden, WIDTH, training.net.vocab))
+        shapes.append((1, nodes - hidden, WIDTH, training.net.vocab))
         for _ in range(times):
             for shape in shapes:
                 self._add(*shape, back=back)

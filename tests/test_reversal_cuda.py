@@ -15,7 +15,8 @@ from tpo_torch.runs import reversal
 from tpo_torch.runs.reversal_methods import METHODS
 from tpo_torch.runs.reversal_training import Training
 
-SMALL = ReversalSettings(horizon=4, batch=16, group=4, episodes=12)
+# As many slots in a block as the largest experiment has.
+SMALL = ReversalSettings(horizon=8, batch=8, group=32, episodes=12)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

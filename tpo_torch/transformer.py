@@ -16,6 +16,7 @@ from tpo_torch.nets import lecun_normal
 # Two heads, where the paper says four: the published curves come from the authors' program (deviation D56).
 WIDTH, HEADS, HIDDEN, LAYERS = 64, 2, 256, 2
 HEAD_WIDTH = WIDTH // HEADS
+SCALE = 1 / math.sqrt(HEAD_WIDTH)
 NORM_EPSILON = 1e-6
 POSITION_SCALE = 0.02
 # tanh-GELU is x·σ(2√(2/π)(x + 0.044715 x³)).

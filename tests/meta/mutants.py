@@ -66,6 +66,9 @@ CLIP = "inside = inside_clip(x, advantages, epsilon_low, epsilon_high)"
 UNCLIPPED = "inside = np.isfinite(x)"
 PPO = "test_ppo.test_gradient_is_the_ratio_times_the_advantage_inside_the_clip"
 GRPO = "test_grpo.test_a_zero_variance_group_keeps_only_the_pull"
+MUON = "test_muon.test_golden_values"
+WEIGHTS = "test_diagnostics.test_weights_of_winners_and_losers_are_means_over_them"
+FIGURES = "test_diagnostics.test_every_figure_is_its_definition"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
 
 MUTANTS = (
@@ -102,4 +105,16 @@ MUTANTS = (
     Mutant("penalty pushes away", "tpo_ref", "grpo._each_grad", "- beta", "+ beta", GRPO),
     Mutant("gate upside down", "tpo_ref", "dg._gated", "-a * x", "a * x", DG),
     Mutant("lost stop-gradient", "tpo_torch", "dg.dg_loss", "x.detach()", "x", DG),
+    # The optimiser and the figures of the sequence tasks.
+    Mutant("no look-ahead", "tpo_ref", "muon._look_ahead", "(step + 1)", "step", MUON),
+    Mutant("no look-ahead", "tpo_torch", "muon._look_ahead", "(step + 1)", "step", MUON),
+    Mutant(
+        "winners swapped with losers",
+        "tpo_ref",
+        "diagnostics.winners_losers_weight",
+        "above > slack",
+        "above < slack",
+        WEIGHTS,
+    ),
+    Mutant("temperature upside down", "tpo_torch", "diagnostics._dominance", "sd * eta", "sd / eta", FIGURES),
 )

@@ -165,14 +165,15 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
 def share(method: str, array: str, count: int, of: int, source: str) -> Claim:
     """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
     chance = stats.binomtest(count, of).proportion_ci(statistics.LEVEL)
-    return per_seed(
-        text=f"{method}: share of solved seeds",
-        methods=(method,),
-        value=lambda r: statistics.solved(r[method][array]).astype(float),
-        accept={"paper": (float(chance.low), float(chance.high))},
-        source=source,
-        published=count / of,
-    )
+
+    def value(r: Results) -> Estimate:
+        solved = statistics.solved(r[method][array])
+        # With the published seeds pooled in: where all of ours are solved, or none, their own spread is zero.
+        pooled = (solved.sum() + count) / (len(solved) + of)
+        return Estimate(float(solved.mean()), math.sqrt(pooled * (1 - pooled) / len(solved)), len(solved))
+
+    accept = {"paper": (float(chance.low), float(chance.high))}
+    return Claim(f"{method}: share of solved seeds", source, (method,), value, accept, count / of)
 
 
 def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, ...]) -> Claim:

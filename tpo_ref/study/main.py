@@ -41,7 +41,7 @@ def _main() -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let the buffers of one training step be reused by the next: paging them in anew costs a tenth of a run.
+    """Let the buffers of one training step be reused by the next: paging them in anew costs time.
 
     Only where the C library is GNU's; elsewhere nothing happens.
     """

@@ -64,10 +64,18 @@ class Result:
     record: Mapping[str, Any]
 
 
-def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float, resumed: bool = False) -> Result:
+def save(
+    out: Path,
+    key: Key,
+    arrays: Mapping[str, NDArray[Any]],
+    seconds: float,
+    resumed: bool = False,
+    made: Mapping[str, Any] | None = None,
+) -> Result:
     """Store a finished unit. The json is written last: where it stands, the arrays stand whole.
 
-    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed.
+    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed. `made` is the `provenance()`
+    at its start, None for the present one: the files may have changed since they were loaded.
     """
     base = key.path(out)
     arrays_path = base.with_suffix(".npz")
@@ -80,7 +88,7 @@ def save(out: Path, key: Key, arrays: Mapping[str, NDArray[Any]], seconds: float
         "arrays_sha256": _sha256(arrays_path),
         "seconds": round(seconds, 3),
         "resumed": resumed,
-        **provenance(),
+        **(provenance() if made is None else made),
     }
     files.write_json(base.with_suffix(".json"), record)
     return Result(arrays, record)

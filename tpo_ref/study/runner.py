@@ -70,9 +70,9 @@ def ensure(request: Request, progress: Progress = lambda method, done, total: No
         if stored is None:
             assert run is not None
             resumed = _checkpoint(request.out, key).exists()
-            start = time.perf_counter()
+            made, start = results.provenance(), time.perf_counter()
             arrays = run(key, lambda i, n, method=key.method: progress(method, i, n))
-            stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed)
+            stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed, made)
             _checkpoint(request.out, key).unlink(missing_ok=True)
         progress(key.method, 1, 1)
         done[key.method] = stored

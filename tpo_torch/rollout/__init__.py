@@ -45,15 +45,24 @@ class Rollout:
 
     def logp(self, policy: Tensor) -> Tensor:
         """Log-probabilities (S, B, K, H) of the answers' tokens under a policy (S, M, V)."""
-        return self.before(policy).gather(-1, self.answers.unsqueeze(-1)).squeeze(-1)
+        return _pick(self.before(policy), self.answers.unsqueeze(-1)).squeeze(-1)
 
     def candidate_logp(self, policy: Tensor) -> Tensor:
         """Log-probabilities (S, B, H, 1 + C): the answer's own token first, then the others after the same prefix."""
-        return self.before(policy)[:, :, 0].gather(-1, self.candidates())
+        return _pick(self.before(policy)[:, :, 0], self.candidates())
 
     def candidates(self) -> Tensor:
         """Tokens (S, B, H, 1 + C) after each prefix: the answer's own first, then the others."""
         return torch.cat([self.answers[:, :, 0].unsqueeze(-1), self.others], -1)
+
+
+def _pick(policy: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities (…, C) of tokens (…, C) under (…, V)."""
+    if policy.device.type == "cpu":
+        return policy.gather(-1, tokens)
+    # As a product: the gradient of a lookup adds what repeats in whatever order it arrives there.
+    chosen = tokens.unsqueeze(-1) == torch.arange(policy.shape[-1], device=policy.device)
+    return torch.where(chosen, policy.unsqueeze(-2), 0.0).sum(-1)
 
 
 def draw(

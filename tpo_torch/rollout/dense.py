@@ -7,14 +7,14 @@ tokens but the last. A candidate sees the prompt and its own earlier tokens.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from tpo_torch.rollout import Draws, Rollout, sample
-from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, WIDTH, CausalTransformer
+from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, SCALE, WIDTH, CausalTransformer
 
 
 class DenseLayout:
@@ -111,9 +111,12 @@ def _heads(q: Tensor, kv: Tensor, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _read(query: Tensor, key: Tensor, value: Tensor, sees: Tensor) -> Tensor:
-    """Attention of (S·B, heads, nodes, width of a head), with the heads side by side again: (S·B, nodes, D)."""
-    read: Tensor = scaled_dot_product_attention(query, key, value, attn_mask=sees)
-    return read.transpose(1, 2).flatten(2)
+    """Attention of (S·B, heads, nodes, width of a head), with the heads side by side again: (S·B, nodes, D).
+
+    Written out, since the order in which fused kernels add their gradients is theirs.
+    """
+    scores = torch.where(sees, SCALE * (query @ key.mT), -math.inf)
+    return (torch.softmax(scores, -1) @ value).transpose(1, 2).flatten(2)
 
 
 def _constant(make: Callable[[int, int], Tensor]) -> Callable[[int, int, torch.device], Tensor]:

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from tpo_torch.rollout import Draws, Rollout, sample
 from tpo_torch.rollout.tree import Above, Nodes, distinct, joined, level_below, trunk_of
-from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, CausalTransformer, Layout
-
-SCALE = 1 / math.sqrt(HEAD_WIDTH)
+from tpo_torch.transformer import HEAD_WIDTH, HEADS, LAYERS, SCALE, CausalTransformer, Layout
 
 
 class Cache:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tpo_ref.study.results import provenance
 from tpo_ref.study.settings import ReversalSettings
 from tpo_ref.study.statistics import STOP_COUNT
 from tpo_torch.runs import checkpoint as checkpoints
@@ -24,10 +25,12 @@ from tpo_torch.runs.reversal_training import Training
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int], None]
 
-# Episodes between two looks at the clock, at the stopping rule, and at each other.
+# Episodes between two looks at the clock and at the stopping rule, fewer where so many take longer than a checkpoint
+# may lie back: a killed run loses at most about that time twice.
 BLOCK = 25
-# A killed run loses at most a block and so many seconds.
 CHECKPOINT_SECONDS = 30.0
+# What a clock can tell from nothing, in seconds.
+CLOCK = 1e-3
 
 
 def run(
@@ -46,8 +49,9 @@ def run(
     loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.
 
     Args: method, one of `reversal_methods.METHODS` or an alias; seeds, distinct and non-negative; device, as torch
-        names it; checkpoint, a file written every half minute, from which a run started again continues bit for bit
-        (it is left to the caller to delete); progress(done, total), called after each block of episodes.
+        names it; checkpoint, a file written about every half minute, from which a run started again on the same
+        commit continues bit for bit (it is left to the caller to delete); progress(done, total), called after each
+        block of episodes.
     Returns: curves (S, episodes) of `reversal_training.METRICS`, those the method has; NaN after a run has stopped.
     Raises: ValueError, TypeError for an unknown method, bad seeds or settings, the terminal reward with a token-level
         method, or a checkpoint of another run.
@@ -58,16 +62,11 @@ def run(
     own = distinct(seeds)
     groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
     stacks = [Training(method, settings, group, where) for group in groups]
-    identity = {
-        "method": own_name(method),
-        "settings": dataclasses.asdict(settings),
-        "seeds": list(own),
-        "device": where.type,
-    }
+    identity = {} if checkpoint is None else _identity(method, settings, own, where)
     curves: Arrays = {}
     if checkpoint is not None and checkpoint.exists():
         curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])
-    saved = time.monotonic()
+    saved, block = time.monotonic(), 1
     with _shared_cores(len(stacks)) as each:
         while True:
             done = next(iter(curves.values())).shape[1] if curves else 0
@@ -76,23 +75,37 @@ def run(
                 progress(done if stopped is None else settings.episodes, settings.episodes)
             if stopped is not None or done == settings.episodes:
                 return _padded(curves, stopped or done, settings.episodes)
-            count = min(BLOCK, settings.episodes - done)
+            count, began = min(block, settings.episodes - done), time.monotonic()
             blocks = each(lambda stack, count=count: stack.train(count), stacks)
             new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
             curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
+            block = max(1, min(BLOCK, int(count * CHECKPOINT_SECONDS / max(time.monotonic() - began, CLOCK))))
             if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
                 saved = time.monotonic()
 
 
+def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    """What a checkpoint has to share with the run that goes on from it, the code included."""
+    return {
+        "method": own_name(method),
+        "settings": dataclasses.asdict(settings),
+        "seeds": list(seeds),
+        "device": device.type,
+        "torch": torch.__version__,
+        "commit": provenance()["commit"],
+    }
+
+
 @contextmanager
 def _shared_cores(stacks: int) -> Iterator[Callable[..., list[Any]]]:
-    """A parallel map over stacks: whole stacks side by side, since small products gain little from a second thread."""
+    """A parallel map over stacks, each on one thread: small products gain little from a second one.
+
+    So a seed's numbers depend neither on the number of cores nor on the seeds beside it.
+    """
     cores = torch.get_num_threads()
-    workers = min(cores, stacks)
-    threads = max(1, cores // workers)
-    # Each worker thread has its own setting, the main thread's is put back.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    # Each worker thread has a setting of its own; the main thread's is put back.
+    with ThreadPoolExecutor(min(cores, stacks), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             yield lambda function, items: list(pool.map(function, items))
         finally:

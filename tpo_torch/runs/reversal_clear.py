@@ -1,7 +1,7 @@
 """The clear twin of the sequence runs: one seed, the whole sequence through the model for each token and candidate.
 
 No cache, no shared prompt, no merging, no stack of seeds, no folding: what the fast engine must equal, and the measure
-of what it saves.
+of what it saves. Candidates stand side by side in a batch, as anyone would write it.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ Figures = dict[str, Tensor]
 class Captured:
     """`update` with the launches of its kernels recorded: the host then starts one graph per episode.
 
-    Args: update, which takes draws on the device, reads no value back, and changes its network in place.
+    Args: update, which takes draws on the device, reads no value back, and changes its network in place; device.
     """
 
-    def __init__(self, update: Callable[[Draws], Figures]) -> None:
-        self.update = update
+    def __init__(self, update: Callable[[Draws], Figures], device: torch.device) -> None:
+        self.update, self.device = update, device
         self.episodes = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.draws: Draws | None = None
@@ -30,6 +30,10 @@ class Captured:
 
     def __call__(self, draws: Draws) -> Figures:
         """One episode; the draws may still be on the CPU."""
+        with torch.cuda.device(self.device):
+            return self._episode(draws)
+
+    def _episode(self, draws: Draws) -> Figures:
         held = self._held(draws)
         self.episodes += 1
         if self.episodes <= WARM_UP:
@@ -46,7 +50,7 @@ class Captured:
         """The draws in the memory that the recording reads."""
         parts = (draws.prompts, draws.uniforms, draws.more)
         if self.draws is None:
-            self.draws = Draws(*(torch.empty_like(part, device="cuda") for part in parts))
+            self.draws = Draws(*(torch.empty_like(part, device=self.device) for part in parts))
         for mine, part in zip((self.draws.prompts, self.draws.uniforms, self.draws.more), parts, strict=True):
             mine.copy_(part.pin_memory(), non_blocking=True)
         return self.draws

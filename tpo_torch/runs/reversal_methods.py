@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tpo_ref.study.protocol import unknown
+from tpo_ref.study.reversal_setup import ALIASES
 from tpo_ref.study.settings import ReversalSettings
 from tpo_torch.advantages import group_standardised
 from tpo_torch.dg import dg_loss
@@ -143,7 +144,6 @@ METHODS: dict[str, Method] = {
     "dg_wide": Method(SINGLE, _dg, epochs=1, wide=True),
     "pg_wide": Method(SINGLE, _pg, epochs=1, wide=True),
 }
-ALIASES = {"reinforce": "pg", "ppo_interaction": "ppo_wide", "dg_interaction": "dg_wide", "pg_interaction": "pg_wide"}
 
 
 def own_name(name: str) -> str:

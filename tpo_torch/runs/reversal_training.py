@@ -57,7 +57,7 @@ class Training:
         self.optimizer = Muon(self.net.named_parameters(), RULES, rate)
         self.generate = merged.generate if device.type == "cpu" and len(seeds) == 1 else dense.generate
         self.start: Callable[[Draws], dict[str, Tensor]] = (
-            Captured(self.update) if device.type == "cuda" else self._on_device
+            Captured(self.update, device) if device.type == "cuda" else self._on_device
         )
 
     def train(self, episodes: int) -> dict[str, NDArray[Any]]:
@@ -69,7 +69,7 @@ class Training:
 
     def episode(self) -> dict[str, Tensor]:
         """Draw and `update`; figures (S,) of the batch that was sampled."""
-        with _precision(self.settings.precision):
+        with _precision(self.settings.precision, self.device):
             return self.start(self.draw())
 
     def _on_device(self, draws: Draws) -> dict[str, Tensor]:
@@ -93,7 +93,10 @@ class Training:
             # The seeds share no parameter, so the gradient of the sum is each seed's own.
             torch.autograd.backward(logp, gradient / losses[0].numel())
             if epoch == 0:
-                figures |= {"gradient_norm": self.gradient_norm()} | self.health(old, scores, -gradient)
+                norm = self.gradient_norm()
+                figures |= {"gradient_norm": norm} | self.health(old, scores, -gradient)
+                # A network that has diverged still samples, token 0 throughout: its error is no result.
+                figures["error"] = torch.where(norm.isfinite(), figures["error"], math.nan)
             self.optimizer.step()
         return figures
 
@@ -157,13 +160,13 @@ class Training:
 
 
 @contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """Products of a CUDA device in TensorFloat-32 where that is asked for; it keeps 10 bits of a factor's 23."""
-    if name != "tf32":
+def _precision(name: str, device: torch.device) -> Iterator[None]:
+    """Products of a CUDA device in TensorFloat-32, which keeps 10 of a factor's 23 bits, only where asked for."""
+    if device.type != "cuda":
         yield
         return
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     try:
         yield
     finally:

@@ -58,6 +58,9 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float 
         torch.testing.assert_close(ours[name], value, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.paper("Fig. 5")
+@pytest.mark.paper("Fig. 6")
+@pytest.mark.paper("Fig. 7")
 @pytest.mark.parametrize(("method", "settings"), TASKS, ids=lambda x: x if isinstance(x, str) else x.reward)
 @pytest.mark.parametrize("engine", ["merged", "dense"])
 def test_an_episode_is_the_clear_twins(engine: str, method: str, settings: ReversalSettings) -> None:

@@ -43,7 +43,7 @@ def run(
 ) -> Arrays:
     """Train one method for all seeds, and record what its training batches show.
 
-    Paper: Figs. 5-8, 10-17
+    Paper: Fig. 5, Fig. 6, Fig. 7, Fig. 8 (and 10 to 17)
 
     Every episode: prompts, answers from the present policy, rewards; then full-batch gradient steps on the method's
     loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.

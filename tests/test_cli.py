@@ -245,7 +245,7 @@ def test_demo_goes_on_without_what_is_unavailable(
     ("arguments", "says"),
     [
         (["run", "tpy"], "did you mean 'toy'"),
-        (["run", "toy", "--scale", "cpu"], "All of them: smoke, paper"),
+        (["run", "toy", "--scale", "cpu"], "expected one of smoke, paper"),
         (["run"], "expected at least one of toy"),
         (["run", "toy", "--scale", "smoke", "--methods", "tpp"], "did you mean 'tpo'"),
         (["run", "toy", "--scale", "smoke", "--seeds", "0"], "seeds: got 0"),

@@ -180,6 +180,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of two episodes, and a checkpoint after each."""
     monkeypatch.setattr(reversal, "BLOCK", 2)
     monkeypatch.setattr(reversal, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(reversal, "BLOCK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_hasty")
@@ -223,7 +224,7 @@ def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None
     # Killed in the middle of a block, after the first seed's part of it.
     program = (
         "import os, signal, sys, torch; from pathlib import Path; import test_reversal as t\n"
-        "torch.set_num_threads(1); t.reversal.BLOCK = 2; t.reversal.CHECKPOINT_SECONDS = 0.0\n"
+        "torch.set_num_threads(1); t.reversal.CHECKPOINT_SECONDS = t.reversal.BLOCK_SECONDS = 0.0\n"
         "episode, count = t.Training.episode, []\n"
         "def die(self):\n"
         "    count.append(0)\n"

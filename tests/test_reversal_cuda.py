@@ -76,6 +76,7 @@ def test_replays_equal_eager_episodes_and_a_run_repeats(method: str) -> None:
 @needs_cuda
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reversal, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(reversal, "BLOCK_SECONDS", 0.0)
     monkeypatch.setattr(reversal, "BLOCK", 5)
     whole = reversal.run("tpo", SMALL, (0, 1), device="cuda")
 

@@ -150,8 +150,8 @@ def unknown(name: str, given: object, options: Iterable[str]) -> ValueError:
     """
     known = list(options)
     close = difflib.get_close_matches(str(given), known, n=CLOSEST, cutoff=CLOSE)
-    meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return ValueError(f"{name}: got {given!r}, {meant}All of them: {', '.join(known)}")
+    meant = f"did you mean {' or '.join(map(repr, close))}? All of them:" if close else "expected one of"
+    return ValueError(f"{name}: got {given!r}, {meant} {', '.join(known)}")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

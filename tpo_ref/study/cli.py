@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tpo_ref.study import actions, claims, compare, demo, experiments, listing, show, tables
+from tpo_ref.study import actions, claims, compare, demo, experiments, files, listing, show, tables
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.main import INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.runner import Request
@@ -97,6 +97,10 @@ def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png", health:
             paths.append(actions.draw(request, own, folder, format))
         elif request.experiment.id in ids or actions.has_health(request, own):
             paths.append(actions.draw_health(request, own, folder, format))
+    if not paths:
+        raise ValueError(
+            f"--health: got {', '.join(ids)}, expected an experiment with grouped methods on token reversal"
+        )
     if not health:
         paths += [actions.draw_suite(suite, wanted, found, folder, format) for suite in wanted.suites]
     if choices.as_json:
@@ -145,6 +149,8 @@ def compare_(
 def verify(ids: Ids = (), choices: Chosen = DEFAULTS, save: Save = None) -> int:
     """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours."""
     wanted = actions.wanted(ids, choices.scale, choices.methods, choices.seeds, choices.device, choices.out)
+    if save is not None:
+        files.check_writable(save)
     found, reports, missing = {}, [], 0
     for request in wanted.requests:
         name = request.experiment.id

@@ -75,7 +75,9 @@ def draw_suite(suite: Suite, members: Mapping[str, tuple[Experiment, Results]], 
             axis.set_title(labels[name], fontsize=TITLE_SIZE)
             marks += [claim for claim in own if claim.mark and claim.mark[0] == experiment.panels[0].array]
         _say_once(axes)
-        figure.suptitle(f"{suite.title}\n{scale} scale, mean ± standard error over seeds", fontsize=TITLE_SIZE)
+        smaller = any(experiment.departs(scale) for experiment, _ in members.values())
+        at = f"{scale} scale{', smaller tasks than the paper' + chr(39) + 's' if smaller else ''}"
+        figure.suptitle(f"{suite.title}\n{at}, mean ± standard error over seeds", fontsize=TITLE_SIZE)
         return _finish(figure, axes, marks, path)
 
 
@@ -88,7 +90,9 @@ def _draw_panels(
         for axis, panel in zip(axes, panels, strict=True):
             _draw_panel(axis, experiment, panel, results, marks)
         seeds = len(next(iter(results.values()))[experiment.panels[0].array])
-        figure.suptitle(f"{title}\n{scale} scale, mean ± standard error of {seeds} seeds", fontsize=TITLE_SIZE)
+        departs = experiment.departs(scale)
+        lines = [title, f"{scale} scale, mean ± standard error of {seeds} seeds", *([departs] if departs else [])]
+        figure.suptitle("\n".join(lines), fontsize=TITLE_SIZE)
         drawn = {panel.array for panel in panels}
         return _finish(figure, axes, [claim for claim in marks if claim.mark and claim.mark[0] in drawn], path)
 

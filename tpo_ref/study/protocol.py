@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,15 @@ class Experiment:
     statistics: tuple[str, ...] = ("auc", "final", "median")
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     health: tuple[Panel, ...] = ()
+
+    def departs(self, scale: str) -> str:
+        """In which settings a scale differs from the paper's, as words; empty where it does not."""
+        mine, papers = (self.scales[name].settings if name in self.scales else None for name in (scale, "paper"))
+        if not (dataclasses.is_dataclass(mine) and dataclasses.is_dataclass(papers)):
+            return ""
+        names = [f.name for f in dataclasses.fields(mine) if getattr(mine, f.name) != getattr(papers, f.name, None)]
+        parts = [f"{name} {getattr(mine, name)} (paper: {getattr(papers, name, None)})" for name in names]
+        return ", ".join(parts).replace("_", " ")
 
     @property
     def store(self) -> str:

@@ -38,7 +38,7 @@ def show_methods(report: Any) -> None:
     """The methods of a report, best first, and the sentence that says who won."""
     if report["methods"]:
         table = tables.method_table(report["methods"], report["statistics"])
-        print_table(table, f"{report['title']} · {report['scale']} scale")
+        print_table(table, _title(report))
         print(report["winner"], end="\n\n")
 
 
@@ -53,9 +53,21 @@ def show_suite(report: Any) -> None:
 def show_claims(report: Any) -> None:
     """The claims of a report, each with its verdict."""
     if report["claims"]:
-        print_table(tables.claim_table(report["claims"]), f"{report['title']} · {report['scale']} scale")
+        print_table(tables.claim_table(report["claims"]), _title(report))
     else:
         print(f"{report['experiment']}: no claim is judged at scale {report['scale']}")
+
+
+def _title(report: Any) -> str:
+    departs = f" · {report['departs']}" if report.get("departs") else ""
+    return f"{report['title']} · {report['scale']} scale{departs}"
+
+
+class _Console(Console):
+    """A console that lets a reader's early end be seen: rich's own leaves with the code of a failed claim."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def print_table(rows: list[list[str]], title: str | None = None) -> None:
@@ -66,7 +78,7 @@ def print_table(rows: list[list[str]], title: str | None = None) -> None:
         shown.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in rows[1:]:
         shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
+    _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
 
 
 def print_json(content: Any) -> None:

@@ -68,7 +68,7 @@ def report(suite: Suite, scale: str, found: Found, verdicts: Sequence[Verdict]) 
         "scale": scale,
         "members": [name for name in suite.members if name in found],
         "labels": {name: label for name, label in _labels(suite).items() if name in found},
-        "tables": {name: _rows(suite, name, found) for name in suite.statistics},
+        "tables": {name: _rows(suite, scale, name, found) for name in suite.statistics},
         "claims": tables.judged(verdicts),
         "judged_by": results.provenance(),
     }
@@ -95,22 +95,26 @@ def _labels(suite: Suite) -> dict[str, str]:
     return dict(zip(suite.members, suite.labels or suite.members, strict=True))
 
 
-def _rows(suite: Suite, statistic: str, found: Found) -> tables.Rows:
+def _rows(suite: Suite, scale: str, statistic: str, found: Found) -> tables.Rows:
     methods = dict.fromkeys(m for name in suite.members for m in found.get(name, ()))
     rows: tables.Rows = []
     for method in methods:
-        cells = {name: _measured(name, method, statistic, found[name]) for name in suite.members if name in found}
+        cells = {
+            name: _measured(name, scale, method, statistic, found[name]) for name in suite.members if name in found
+        }
         rows.append({"method": method, "label": style(method).label, "cells": cells})
     return rows
 
 
-def _measured(name: str, method: str, statistic: str, found: Results) -> dict[str, Any]:
+def _measured(name: str, scale: str, method: str, statistic: str, found: Results) -> dict[str, Any]:
     experiment = experiments.EXPERIMENTS[name]
     ours = None
     if method in found and experiment.score is not None:
         curves = np.asarray(found[method][experiment.score], dtype=float)
         ours = tables.plain(tables.COLUMNS[statistic].estimate(curves))
-    return {"ours": ours, "published": experiment.published.get(statistic, {}).get(method)}
+    # Beside another task than the paper's its number would only mislead.
+    published = {} if experiment.departs(scale) else experiment.published.get(statistic, {})
+    return {"ours": ours, "published": published.get(method)}
 
 
 def _cell(column: tables.Column, cell: Mapping[str, Any] | None, unit: float) -> str:

@@ -141,6 +141,7 @@ def report(experiment: Experiment, scale: str, found: Mapping[str, Result], verd
         "title": experiment.title,
         "paper": experiment.paper,
         "scale": scale,
+        "departs": experiment.departs(scale),
         "settings": settings,
         "statistics": list(experiment.statistics),
         "methods": rows,

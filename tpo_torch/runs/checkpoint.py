@@ -66,7 +66,10 @@ def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> Ar
         state = stack.optimizer.state_dict()
         with torch.no_grad():
             for i, parameter in enumerate(stack.net.parameters()):
-                parameter.copy_(torch.from_numpy(arrays[f"{number}:parameter:{i}"]))
+                saved = torch.from_numpy(arrays[f"{number}:parameter:{i}"])
+                if saved.shape != parameter.shape:
+                    raise ValueError(f"{path}: holds a parameter of another shape; delete it and run again")
+                parameter.copy_(saved)
                 moments = _moments(stack.optimizer, parameter)
                 state["state"][i] = {name: torch.from_numpy(arrays[f"{number}:{name}:{i}"]) for name in moments}
         stack.optimizer.load_state_dict(state)

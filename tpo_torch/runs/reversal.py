@@ -25,9 +25,9 @@ from tpo_torch.runs.reversal_training import Training
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int], None]
 
-# Episodes between two looks at the clock and at the stopping rule, fewer where so many take longer than a checkpoint
-# may lie back: a killed run loses at most about that time twice.
-BLOCK = 25
+# Episodes between two looks at the clock and at the stopping rule, fewer where so many take longer than a user wants to
+# wait for an interruption; a killed run loses at most a block more than lies between two checkpoints.
+BLOCK, BLOCK_SECONDS = 25, 2.0
 CHECKPOINT_SECONDS = 30.0
 # What a clock can tell from nothing, in seconds.
 CLOCK = 1e-3
@@ -57,6 +57,7 @@ def run(
         method, or a checkpoint of another run.
     """
     where = usable(device)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if not isinstance(settings, ReversalSettings):
         raise TypeError(f"settings: got {type(settings).__name__}, expected ReversalSettings")
     own = distinct(seeds)
@@ -79,7 +80,7 @@ def run(
             blocks = each(lambda stack, count=count: stack.train(count), stacks)
             new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
             curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
-            block = max(1, min(BLOCK, int(count * CHECKPOINT_SECONDS / max(time.monotonic() - began, CLOCK))))
+            block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - began, CLOCK))))
             if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
                 saved = time.monotonic()

@@ -76,8 +76,8 @@ def draw_suite(suite: Suite, members: Mapping[str, tuple[Experiment, Results]], 
             marks += [claim for claim in own if claim.mark and claim.mark[0] == experiment.panels[0].array]
         _say_once(axes)
         smaller = any(experiment.departs(scale) for experiment, _ in members.values())
-        at = f"{scale} scale{', smaller tasks than the paper' + chr(39) + 's' if smaller else ''}"
-        figure.suptitle(f"{suite.title}\n{at}, mean ± standard error over seeds", fontsize=TITLE_SIZE)
+        tasks = ", smaller tasks than the paper's" if smaller else ""
+        figure.suptitle(f"{suite.title}\n{scale} scale{tasks}, mean ± standard error over seeds", fontsize=TITLE_SIZE)
         return _finish(figure, axes, marks, path)
 
 

@@ -16,6 +16,7 @@ LARGE = ReversalSettings(reward="terminal", horizon=8, batch=256, group=32, epis
 CPU = replace(LARGE, horizon=6, batch=64, group=16, episodes=200)
 SEEDS, CPU_SEEDS = 30, 3
 PAIR = ("tpo", "grpo")
+SHOWN = ("final", "auc", "solved")
 
 # A final error hangs on the few seeds that are not done, so it is held to its order of magnitude: to a factor of 3
 # (deviation D63).
@@ -134,6 +135,10 @@ def _fig17(epochs: int) -> Experiment:
     )
 
 
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' if count > 1 else ''}"
+
+
 _FIG14 = tuple(_fig14(group) for group in FIG14_FINAL)
 _FIG15 = tuple(_fig15(epochs) for epochs in FIG15_GRPO)
 _FIG17 = tuple(_fig17(epochs) for epochs in FIG17_FINAL)
@@ -145,7 +150,7 @@ SUITES = (
         title="Size of a group",
         paper=FIG14,
         members=tuple(e.id for e in _FIG14),
-        statistics=("final", "auc", "solved"),
+        statistics=SHOWN,
         labels=tuple(f"K = {group}" for group in FIG14_FINAL),
     ),
     Suite(
@@ -153,16 +158,16 @@ SUITES = (
         title="Gradient steps per episode",
         paper=FIG15,
         members=tuple(e.id for e in _FIG15),
-        statistics=("final", "auc", "solved"),
-        labels=tuple(f"{epochs} epoch{'s' if epochs > 1 else ''}" for epochs in FIG15_GRPO),
+        statistics=SHOWN,
+        labels=tuple(map(_epochs, FIG15_GRPO)),
     ),
     Suite(
         id="fig17",
         title="DG's gradient steps per episode",
         paper=FIG17,
         members=tuple(e.id for e in _FIG17),
-        statistics=("final", "auc", "solved"),
-        labels=tuple(f"{epochs} epoch{'s' if epochs > 1 else ''}" for epochs in FIG17_FINAL),
+        statistics=SHOWN,
+        labels=tuple(map(_epochs, FIG17_FINAL)),
         claims=(better("fig17-e1/dg", "fig17-e4/dg", "error", FIG17, BOTH),),
     ),
 )

@@ -40,13 +40,11 @@ class MergedLayout:
         self.tokens, self.places = nodes.tokens.unsqueeze(0), nodes.places.unsqueeze(0)
         self.hidden, self.blocks, self.caches = nodes.hidden, len(nodes.slots), caches
         mask = torch.zeros(nodes.sees.shape, dtype=dtype).masked_fill_(~nodes.sees, -math.inf)
-        self.masks = [m.repeat(HEADS, 1, 1) for m in (mask, mask[:, nodes.quiet :])]
-        narrow = (nodes.slots[:, nodes.quiet :] - nodes.hidden).clamp(min=0)
         self.keys = _spread(nodes.slots, 2 * HEADS)
-        self.queries = [_spread(nodes.slots, HEADS), _spread(narrow, HEADS)]
-        all_own = nodes.block * nodes.slots.shape[1] + nodes.column
-        own = (nodes.block * narrow.shape[1] + nodes.column - nodes.quiet)[nodes.hidden :]
-        self.back = [_collect(all_own, nodes.slots.numel()), _collect(own, narrow.numel())]
+        every = _asking(nodes, mask, 0, 0)
+        # While sampling below the trunk every node predicts, and both are the same.
+        last = _asking(nodes, mask, nodes.hidden, nodes.quiet) if nodes.hidden or nodes.quiet else every
+        self.masks, self.queries, self.back = zip(every, last, strict=True)
 
     def attend(self, layer: int, q: Tensor, kv: Tensor) -> Tensor:
         """Attention within each block; in the last layer only the predicting nodes ask."""
@@ -102,6 +100,13 @@ def _summed(grad: Tensor, index: Tensor, size: int) -> Tensor:
     """Rows of one head's width, added where they came from."""
     rows = grad.new_zeros(size // HEAD_WIDTH, HEAD_WIDTH)
     return rows.index_add_(0, index, grad.view(-1, HEAD_WIDTH))
+
+
+def _asking(nodes: Nodes, mask: Tensor, hidden: int, quiet: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For the nodes and columns after the first `hidden` and `quiet`: mask, rows of queries, rows of the way back."""
+    slots = (nodes.slots[:, quiet:] - hidden).clamp(min=0)
+    own = (nodes.block * slots.shape[1] + nodes.column - quiet)[hidden:]
+    return mask[:, quiet:].repeat(HEADS, 1, 1), _spread(slots, HEADS), _collect(own, slots.numel())
 
 
 def _spread(slots: Tensor, parts: int) -> Tensor:

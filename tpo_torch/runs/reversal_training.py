@@ -140,13 +140,13 @@ class Training:
         """Figures (S,) of groups, each a mean over those that have it."""
         if self.method.samples == SINGLE:
             return {}
-        failed = diagnostics.all_fail(scores)
+        failed = diagnostics.group_mean(diagnostics.all_fail(scores), 1)
         winners, losers = diagnostics.winners_losers_weight(coefficients, scores)
         u = standardize(scores)
         health = diagnostics.summarise(old, u, self.settings.eta, keep_axes=1)
         figures = {
-            "all_fail": diagnostics.group_mean(failed, 1),
-            "success": 1 - diagnostics.group_mean(failed, 1),
+            "all_fail": failed,
+            "success": 1 - failed,
             "winner_weight": diagnostics.group_mean(winners, 1),
             "loser_weight": diagnostics.group_mean(losers, 1),
             "zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u), 1),

@@ -12,6 +12,17 @@ from processes import without
 
 ROOT = Path(__file__).parent.parent
 STDLIB = set(sys.stdlib_module_names)
+LLM_LIBRARIES = {
+    "accelerate",
+    "datasets",
+    "peft",
+    "reasoning_gym",
+    "safetensors",
+    "tokenizers",
+    "transformers",
+    "trl",
+    "yaml",
+}
 IMPORT_FUNCTIONS = {"import_module", "__import__", "find_spec"}
 
 
@@ -42,12 +53,14 @@ def allowed(path: Path) -> set[str]:
     parts = path.relative_to(ROOT).parts
     if parts[0] == "tpo_ref":
         if parts[1] == "study":
-            own = {"cli.py": {"tyro"}, "show.py": {"rich"}, "figures.py": {"matplotlib"}}
+            own = {"cli.py": {"tyro"}, "cli_llm.py": {"tyro"}, "show.py": {"rich"}, "figures.py": {"matplotlib"}}
             return {"numpy", "scipy", "tpo_ref"} | own.get(parts[-1], set())
         numba = {"numba"} if parts[1] == "kernels" else set()
         return {"numpy", "scipy", "tpo_ref"} | numba
-    if parts[1] in {"runs", "llm"}:
+    if parts[1] == "runs":
         return {"numpy", "torch", "tpo_torch", "tpo_ref.study"}
+    if parts[1] == "llm":
+        return {"numpy", "torch", "tpo_torch", "tpo_ref.study", *LLM_LIBRARIES}
     if parts[1] == "data.py":
         return {"numpy", "tpo_torch", "tpo_ref.study"}
     maths = {p.stem for p in (ROOT / "tpo_torch").glob("*.py")} - {"data"} | {"rollout"}

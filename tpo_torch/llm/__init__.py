@@ -1,0 +1,37 @@
+"""Training language models: exact coefficients, a trainer on TRL, tasks, runs. Loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tpo_ref.study.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from tpo_torch.llm.config import TargetPOConfig
+    from tpo_torch.llm.groups import TargetSettings, group_coefficients
+    from tpo_torch.llm.resume import ResumableGRPOTrainer
+    from tpo_torch.llm.trainer import TargetPOTrainer
+
+__all__ = ["ResumableGRPOTrainer", "TargetPOConfig", "TargetPOTrainer", "TargetSettings", "group_coefficients"]
+
+# Where each public name lives: importing this package alone costs nothing and needs no extra.
+HOMES = {
+    "ResumableGRPOTrainer": "tpo_torch.llm.resume",
+    "TargetPOConfig": "tpo_torch.llm.config",
+    "TargetPOTrainer": "tpo_torch.llm.trainer",
+    "TargetSettings": "tpo_torch.llm.groups",
+    "group_coefficients": "tpo_torch.llm.groups",
+}
+EXTRA = ("trl", "transformers", "accelerate", "datasets", "peft", "reasoning_gym", "yaml", "safetensors")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(HOMES)}")
+    try:
+        return getattr(importlib.import_module(HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRA:
+            raise
+        raise MissingExtra(f"{error.name} is not installed, and {name} needs it; pip install '.[llm]'") from error

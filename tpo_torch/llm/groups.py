@@ -1,0 +1,200 @@
+"""One coefficient per completion, from flat rows: the step that needs whole groups, and the only one that does.
+
+A training stack cuts a batch by rows, shuffles them and spreads them over ranks. Here rows are put back into their
+groups by an id, the target is built, and each row gets c = q − p. After that no group is needed any more: the gradient
+of Σ −c_i ℓ_i is p − q in whatever pieces it is computed (spec/llm.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tpo_torch import checks, simplex
+from tpo_torch.diagnostics import zero_variance
+from tpo_torch.standardize import standardize
+from tpo_torch.tpo import tpo_coefficients, tpo_loss, tpo_target
+
+ANCHORS = ("policy", "ratio", "length", "tempered")
+ZERO_VARIANCE = ("anchor", "mask", "weight")
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What makes a target out of scores and old log-probabilities.
+
+    Args: anchor, what the scores tilt: "policy" (the paper), "ratio", "length", "tempered"; eta > 0, the temperature;
+        tau ≥ 0, the scorer's noise in the unit of the rewards; anchor_temperature > 0, T of "tempered";
+        zero_variance, what a group of equal scores asks for: "anchor" (the paper: stay at p_old), "mask" (nothing),
+        "weight" (zero_variance_weight of the paper's pull, a number ≥ 0).
+    Raises: TypeError, ValueError for an unknown name or a number out of range.
+
+    >>> TargetSettings(anchor="rato")
+    Traceback (most recent call last):
+    ...
+    ValueError: anchor: got 'rato', expected one of 'policy', 'ratio', 'length', 'tempered'
+    """
+
+    anchor: str = "policy"
+    eta: float = 1.0
+    tau: float = 0.0
+    anchor_temperature: float = 1.0
+    zero_variance: str = "anchor"
+    zero_variance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.choice("anchor", self.anchor, ANCHORS)
+        checks.choice("zero_variance", self.zero_variance, ZERO_VARIANCE)
+        checks.positive("eta", self.eta)
+        checks.non_negative("tau", self.tau)
+        checks.positive("anchor_temperature", self.anchor_temperature)
+        checks.non_negative("zero_variance_weight", self.zero_variance_weight)
+
+    @property
+    def idle_weight(self) -> float:
+        """What the coefficients of a zero-variance group are multiplied by."""
+        return {"anchor": 1.0, "mask": 0.0, "weight": self.zero_variance_weight}[self.zero_variance]
+
+
+class Packing(NamedTuple):
+    """Rows put back into groups: `rows` (G, K) row numbers, `mask` (G, K) False = padding, `ids` (G,) ascending."""
+
+    rows: Tensor
+    mask: Tensor
+    ids: Tensor
+
+    def to_groups(self, by_row: Tensor) -> Tensor:
+        """(N,) or (N, …) by row to (G, K, …); padding repeats some row and is masked."""
+        return by_row[self.rows]
+
+    def to_rows(self, grouped: Tensor) -> Tensor:
+        """(G, K) back to (N,)."""
+        by_row = grouped.new_zeros(int(self.mask.sum()))
+        by_row[self.rows[self.mask]] = grouped[self.mask]
+        return by_row
+
+
+class Coefficients(NamedTuple):
+    """By row, (N,): u, p_old, p, q and c; 0 in rows that take no part. By group, (G,): cross_entropy in nats, and ids.
+
+    `p_old` and `p` are the distributions that the anchor compares: softmax(ℓ) of the group for "policy", 1/K and
+    softmax(ℓ − ℓ_old) for "ratio", and those of ℓ/n and ℓ/T for "length" and "tempered".
+    """
+
+    u: Tensor
+    p_old: Tensor
+    p: Tensor
+    q: Tensor
+    c: Tensor
+    cross_entropy: Tensor
+    valid: Tensor
+    ids: Tensor
+
+
+def pack(groups: Tensor) -> Packing:
+    """Where the rows of each group are, whatever their order and however many there are of each.
+
+    Args: groups (N,) integer ids.
+    Returns: `Packing` with K the size of the largest group; within a group, rows keep their order.
+    Raises: TypeError, ValueError unless one integer id per row.
+
+    >>> pack(torch.tensor([7, 3, 7])).rows.tolist(), pack(torch.tensor([7, 3, 7])).mask.tolist()
+    ([[1, 0], [0, 2]], [[True, False], [True, True]])
+    """
+    checks.array("groups", groups)
+    if groups.ndim != 1 or groups.is_floating_point() or groups.dtype == torch.bool:
+        raise TypeError(f"groups: got {groups.dtype} of shape {tuple(groups.shape)}, expected one integer id per row")
+    ids, which, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    order = torch.argsort(which, stable=True)
+    place = torch.arange(len(groups), device=groups.device) - (sizes.cumsum(0) - sizes)[which[order]]
+    index = order.new_zeros(len(ids), int(sizes.max()))
+    mask = torch.zeros_like(index, dtype=torch.bool)
+    index[which[order], place] = order
+    mask[which[order], place] = True
+    return Packing(index, mask, ids)
+
+
+def scorable(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Which rows can take part: a finite score, and at least one token that the policy chose.
+
+    An empty completion has ℓ = 0, more than any other can have, and would win every softmax.
+
+    Args: scores (N,), NaN or ±inf where there is none; lengths (N,) trained tokens.
+    Returns: (N,) bool.
+
+    >>> scorable(torch.tensor([1.0, float("nan"), 0.0]), torch.tensor([3, 2, 0])).tolist()
+    [True, False, False]
+    """
+    checks.same_shape("lengths", lengths, tuple(scores.shape))
+    return torch.isfinite(scores) & (lengths > 0)
+
+
+def group_coefficients(
+    logp: Tensor | None,
+    logp_old: Tensor | None,
+    scores: Tensor,
+    groups: Tensor,
+    settings: TargetSettings,
+    lengths: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Coefficients:
+    """The target of every group and one coefficient per row, c = −∂L/∂ℓ.
+
+    Paper: Eq. 2, Prop. 1 (the other anchors: deviation D5)
+
+    policy: c = q − p. ratio: c = w − P with P = softmax(ℓ − ℓ_old). length: (q̃ − p̃)/n. tempered: (q̃ − p̃)/T. Where
+    logp is logp_old and the scores of a group are equal, c is 0 to the last bit, whatever the anchor.
+
+    Args: logp, logp_old (N,) sums of token log-probabilities, None for both where the policy has not moved and the
+        anchor is "ratio", which then needs neither; scores (N,) raw rewards; groups (N,) ids, all rows of a group
+        among these N; lengths (N,) tokens summed over, for anchor "length"; valid (N,) bool, False = takes no part.
+    Returns: `Coefficients`, detached, in the wider dtype of the inputs.
+    Raises: TypeError, ValueError for other shapes, non-finite numbers in a valid row, or missing log-probabilities.
+
+    >>> ids, rewards = torch.tensor([0, 1, 0, 1]), torch.tensor([1.0, 5.0, 0.0, 5.0])
+    >>> group_coefficients(torch.zeros(4), torch.zeros(4), rewards, ids, TargetSettings()).c
+    tensor([ 0.3808,  0.0000, -0.3808,  0.0000])
+    """
+    if (logp is None or logp_old is None) and (settings.anchor != "ratio" or logp is not logp_old):
+        raise ValueError(f"logp: got none, expected log-probabilities; only an unmoved ratio needs none: {settings}")
+    packing = pack(groups)
+    rows = {"scores": scores, "logp": logp, "logp_old": logp_old, "lengths": lengths, "valid": valid}
+    for name, given in rows.items():
+        if given is not None:
+            checks.same_shape(name, given, tuple(groups.shape))
+    keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
+    u = standardize(packing.to_groups(scores), keep, settings.tau)
+    old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach())
+    now = old if logp is None or logp is logp_old else packing.to_groups(logp.detach())
+    x_old, x, scale = _anchored(settings, old, now, keep, None if lengths is None else packing.to_groups(lengths))
+    q = tpo_target(x_old, u.to(x_old.dtype), settings.eta, keep)
+    weight = torch.where(zero_variance(u, keep) == 1, settings.idle_weight, 1.0).to(q.dtype)
+    by_row = (
+        u,
+        simplex.softmax(x_old, keep),
+        simplex.softmax(x, keep),
+        q,
+        torch.where(keep, tpo_coefficients(x, q, keep) * weight.unsqueeze(-1) / scale, 0.0),
+    )
+    u, p_old, p, q, c = (packing.to_rows(torch.where(keep, part, 0.0)) for part in by_row)
+    loss = tpo_loss(x, by_row[3], keep) * weight
+    return Coefficients(u, p_old, p, q, c, loss, packing.to_rows(keep), packing.ids)
+
+
+def _anchored(
+    settings: TargetSettings, old: Tensor, now: Tensor, keep: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """What the softmaxes of anchor and policy are taken of, and what ∂x/∂ℓ divides the gradient by."""
+    scale: Tensor | float = 1.0
+    if settings.anchor == "ratio":
+        return torch.zeros_like(old), torch.where(keep, now - old, 0.0), scale
+    if settings.anchor == "tempered":
+        scale = settings.anchor_temperature
+    if settings.anchor == "length":
+        if lengths is None:
+            raise ValueError("lengths: got none, expected the tokens of each row; anchor 'length' divides by them")
+        scale = torch.where(keep, lengths, 1).to(old.dtype)
+    return old / scale, now / scale, scale

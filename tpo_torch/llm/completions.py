@@ -1,0 +1,43 @@
+"""Score, u, p_old and q of each completion in TRL's table of completions."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from tpo_torch.llm.groups import TargetSettings, group_coefficients
+from tpo_torch.llm.metrics import Rows
+
+COLUMNS = ("score", "u", "p_old", "q")
+NAN = float("nan")
+
+
+class CompletionTable:
+    """Columns beside TRL's, which it fills before anything is known of the target; NaN until an optimizer step has.
+
+    Args: logs, the trainer's `_logs`: deques that hold the completions of one round of generation.
+    """
+
+    def __init__(self, logs: MutableMapping[str, Any]) -> None:
+        self.logs = logs
+        self.since = 0
+
+    def begin(self, count: int, train: bool) -> None:
+        """A round of `count` completions was appended to TRL's columns, for training or for evaluation."""
+        for name in COLUMNS:
+            self.logs["extra"][name].extend([NAN] * count)
+        self.since = 0 if train else self.since + count
+
+    def fill(self, rows: Rows, settings: TargetSettings, count: int, group: int) -> None:
+        """What an optimizer step has seen of the newest round, whose groups have numbers of `group` and above."""
+        valid = rows.valid.bool()
+        old = rows.logp_old
+        made = group_coefficients(old, old, rows.score, rows.group.long(), settings, rows.length, valid)
+        columns = zip(COLUMNS, (rows.score, made.u, made.p_old, made.q), strict=True)
+        newest = (rows.group >= group).tolist()
+        for name, values in columns:
+            column = self.logs["extra"][name]
+            for row, value, here in zip(rows.row.long().tolist(), values.tolist(), newest, strict=True):
+                place = len(column) - self.since - count + row
+                if here and place >= 0:
+                    column[place] = value

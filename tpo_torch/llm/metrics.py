@@ -1,0 +1,188 @@
+"""The figures of one optimizer step, from one table of rows: the same however the batch was cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tpo_torch import diagnostics, simplex
+from tpo_torch.llm.groups import TargetSettings, group_coefficients, pack
+from tpo_torch.llm.rollouts import Round
+
+# GRPO's own figures: those of clipping mean nothing here, the others depend on the micro-batch and are made anew.
+NOT_OURS = (
+    "clip_ratio/low_mean",
+    "clip_ratio/low_min",
+    "clip_ratio/high_mean",
+    "clip_ratio/high_max",
+    "clip_ratio/region_mean",
+    "entropy",
+    "kl",
+)
+# The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor, and of how many groups.
+DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 8
+
+
+class Rows(NamedTuple):
+    """One table entry per completion, (R,) each, in double precision."""
+
+    group: Tensor
+    row: Tensor
+    score: Tensor
+    valid: Tensor
+    length: Tensor
+    digest: Tensor
+    finished: Tensor
+    logp: Tensor
+    logp_old: Tensor
+    entropy: Tensor  # summed over trained tokens, nats
+    kl: Tensor  # k3 to the reference, likewise
+    sampler_gap: Tensor  # |log-probability of the sampler − of the trainer|, likewise; 0 where not known
+
+
+class TokenSums(NamedTuple):
+    """Sums over the trained tokens of each row, (B,)."""
+
+    entropy: Tensor
+    kl: Tensor
+    sampler_gap: Tensor
+
+
+class Window:
+    """Collects the rows of one optimizer step as its micro-batches pass."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
+        """The rows of one micro-batch, as numbered in their round."""
+        known = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
+        group, score, valid, length, digest, finished = (x[rows] for x in known)
+        columns = Rows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
+        self._parts.append(torch.stack([x.double() for x in columns], -1))
+
+    def close(self, gather: Callable[[Tensor], Tensor]) -> Rows:
+        """All rows of all processes, in the order of their numbers; and begin anew."""
+        table = gather(torch.cat(self._parts))
+        self._parts = []
+        # A row that an optimizer step sees several times counts once.
+        key = table[:, 0] * (table[:, 1].max() + 1) + table[:, 1]
+        _, first = _first_of_each(key)
+        return Rows(*table[first].unbind(-1))
+
+
+def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask: Tensor) -> TokenSums:
+    """Entropy, KL to the reference and distance to the sampler, summed over the trained tokens of each row.
+
+    Args: inputs of TRL's loss; logps, entropies, mask (B, T).
+    """
+    here = mask.bool()
+
+    def total(x: Tensor) -> Tensor:
+        return torch.where(here, x.double(), 0.0).sum(-1)
+
+    nothing = torch.zeros(len(logps), dtype=torch.double, device=logps.device)
+    reference, sampler = inputs.get("ref_per_token_logps"), inputs.get("sampling_per_token_logps")
+    kl = nothing if reference is None else total(torch.expm1(reference - logps) - (reference - logps))
+    gap = nothing if sampler is None else total((sampler - logps).abs().nan_to_num(0.0))
+    return TokenSums(total(entropies), kl, gap)
+
+
+def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
+    """Everything worth a line in the log; NaN where no group has an answer.
+
+    Args: rows of whole groups; settings of the target; beta, the weight of the KL to the reference.
+    Returns: `tpo/…`, figures of the target, `anchor/…`, health of what the scores tilt, `group/…`, health of the
+        batch, and `entropy`, `kl` by token.
+    """
+    valid = rows.valid.bool()
+    made = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
+    packing = pack(rows.group.long())
+    keep = packing.mask & packing.to_groups(valid)
+    grouped = Rows(*(packing.to_groups(column) for column in rows))
+    u, p, q = (packing.to_groups(x) for x in (made.u, made.p, made.q))
+    mixed = diagnostics.zero_variance(u, keep) == 0
+    tokens = rows.length.sum().clamp(min=1)
+    old = packing.to_groups(anchor_logits(rows, settings))
+    health = diagnostics.anchor_health(old, u, settings.eta, keep)
+    fitted = torch.where(keep.any(-1), made.cross_entropy, math.nan)
+    distance = torch.where(keep.any(-1), simplex.kl(q, p), math.nan)
+    found = {
+        "tpo/cross_entropy": diagnostics.group_mean(fitted),
+        "tpo/kl_target": diagnostics.group_mean(distance),
+        "tpo/target_entropy": diagnostics.group_mean(torch.where(keep.any(-1), simplex.entropy(q), math.nan)),
+        "tpo/max_coefficient": made.c.abs().max(),
+        **{f"anchor/{name}": diagnostics.group_mean(x) for name, x in health._asdict().items()},
+        "anchor/tv_median": health.tv[mixed].nanmedian() if bool(mixed.any()) else torch.tensor(math.nan),
+        "anchor/length_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.length, keep)),
+        "anchor/score_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.score, keep)),
+        "group/zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u, keep)),
+        "group/all_fail": diagnostics.group_mean(diagnostics.all_fail(grouped.score, keep)),
+        "group/duplicates": diagnostics.group_mean(
+            diagnostics.duplicate_rate(grouped.digest.long().unsqueeze(-1), packing.mask)
+        ),
+        "group/invalid": 1 - valid.double().mean(),
+        "group/truncated": 1 - rows.finished.mean(),
+        "entropy": rows.entropy.sum() / tokens,
+    }
+    if settings.anchor != "policy":
+        policy = diagnostics.summarise(grouped.logp_old, u, settings.eta, keep)
+        found |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
+    if beta:
+        found["kl"] = rows.kl.sum() / tokens
+    if bool((rows.sampler_gap > 0).any()):
+        found["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
+    return {name: float(x) for name, x in found.items()}
+
+
+def anchor_logits(rows: Rows, settings: TargetSettings) -> Tensor:
+    """What the softmax of the anchor is taken of, (R,) nats."""
+    if settings.anchor == "ratio":
+        return torch.zeros_like(rows.logp_old)
+    scale = rows.length.clamp(min=1) if settings.anchor == "length" else settings.anchor_temperature
+    return rows.logp_old if settings.anchor == "policy" else rows.logp_old / scale
+
+
+class AnchorWatch:
+    """Says once that the anchor is degenerate: when the target of groups with a signal is the anchor itself."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+        self.said = False
+
+    def degenerate(self, rows: Rows, settings: TargetSettings) -> bool:
+        """Whether it should be said now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
+        if self.said:
+            return False
+        valid = rows.valid.bool()
+        made = group_coefficients(
+            rows.logp_old, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid
+        )
+        packing = pack(rows.group.long())
+        mixed = diagnostics.zero_variance(packing.to_groups(made.u), packing.to_groups(valid) & packing.mask) == 0
+        tv = simplex.tv(packing.to_groups(made.q), packing.to_groups(made.p_old))
+        self.seen = (self.seen + tv[mixed].tolist())[-ENOUGH_GROUPS:]
+        self.said = len(self.seen) == ENOUGH_GROUPS and sorted(self.seen)[ENOUGH_GROUPS // 2] < DEGENERATE_TV
+        return self.said
+
+    def message(self, settings: TargetSettings) -> str:
+        """What is wrong and what to do."""
+        median = sorted(self.seen)[ENOUGH_GROUPS // 2]
+        return (
+            f"anchor {settings.anchor!r} is degenerate: of the last {ENOUGH_GROUPS} groups with unequal rewards, the "
+            f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. Sequence "
+            "log-probabilities spread further than the scores can tilt them, so that the target is the old policy "
+            "whatever the rewards say. Use anchor='ratio', which has the same stationary points"
+        )
+
+
+def _first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted distinct values, and where each stands first."""
+    values, which = torch.unique(key, return_inverse=True)
+    first = torch.full_like(values, len(key), dtype=torch.long)
+    first.scatter_reduce_(0, which, torch.arange(len(key), device=key.device), "amin")
+    return values, first

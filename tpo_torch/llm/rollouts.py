@@ -1,0 +1,114 @@
+"""What is known of one round of generation, by row: the same on every process, and enough to rebuild every group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tpo_torch.llm.groups import scorable
+
+# A double holds integers below 2^53 exactly, and so a digest of this many bits.
+DIGEST_BITS = 52
+DIGEST_SEED = 2604_06159
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of generation: N completions, of which each consecutive `size` answer one prompt.
+
+    Args, all (N,): scores, weighted rewards, 0 where there is none; valid, takes part; lengths, trained tokens; digest
+        of the tokens; finished, ended by itself; logp_old, ℓ_old, NaN where not yet known (on this process).
+        number, counts rounds from 1; born, the optimizer step before which the policy generated.
+    """
+
+    scores: Tensor
+    valid: Tensor
+    lengths: Tensor
+    digest: Tensor
+    finished: Tensor
+    logp_old: Tensor
+    size: int
+    number: int
+    born: int
+
+    @classmethod
+    def start(cls, scores: Tensor, gathered: Tensor, size: int, number: int, born: int) -> Round:
+        """From the rewards (N,), NaN where there is none, and (N, 3) lengths, digests and endings, of all processes."""
+        lengths, digests, finished = gathered.double().unbind(-1)
+        valid = scorable(scores, lengths)
+        unknown = torch.full_like(scores, torch.nan)
+        return cls(torch.where(valid, scores, 0.0), valid, lengths, digests, finished, unknown, size, number, born)
+
+    @property
+    def groups(self) -> Tensor:
+        """(N,) ids, the same number never twice in a run."""
+        rows = torch.arange(len(self.scores), device=self.scores.device)
+        return rows // self.size + self.number * (len(self.scores) // self.size)
+
+    def moved(self, step: int) -> bool:
+        """Whether an optimizer step lies between the generation and now."""
+        return step > self.born
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Tensors and numbers that `restore` takes."""
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        return tensors, {"size": self.size, "number": self.number, "born": self.born}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], numbers: dict[str, int]) -> Round:
+        """What `state` gave, made whole again."""
+        size, number, born = numbers["size"], numbers["number"], numbers["born"]
+        scores, valid, lengths, digests, finished, logp_old = (tensors[name] for name in TENSORS)
+        return cls(scores, valid, lengths, digests, finished, logp_old, size, number, born)
+
+
+TENSORS = ("scores", "valid", "lengths", "digest", "finished", "logp_old")
+
+
+def digest(tokens: Tensor, mask: Tensor) -> Tensor:
+    """(B,) doubles, equal for equal completions, and for others with probability 2^-52: a linear hash, without a sync.
+
+    Args: tokens (B, T) ids, padded on the right; mask (B, T), 0 = padding or another's token.
+    """
+    generator = torch.Generator().manual_seed(DIGEST_SEED)
+    # Drawn alike however wide the padding is; odd, so that none maps a token to less than all 64 bits.
+    words = torch.randint(-(2**62), 2**62, (tokens.shape[1],), generator=generator, dtype=torch.int64) * 2 + 1
+    mixed = ((tokens.long() + 1) * mask.long() * words.to(tokens.device)).sum(-1)
+    # The low bits of a product of odd numbers are the weakest; the high ones are kept.
+    return ((mixed >> (64 - DIGEST_BITS)) & ((1 << DIGEST_BITS) - 1)).double()
+
+
+def ended(tokens: Tensor, eos: Sequence[int]) -> Tensor:
+    """(B,) 1 where a completion holds an end-of-sequence token, 0 where it was cut off."""
+    return torch.isin(tokens, torch.tensor(list(eos), device=tokens.device)).any(-1).double()
+
+
+def trained_tokens(inputs: dict[str, Any]) -> Tensor:
+    """(B, T), 1 where the policy chose the token and is trained on it."""
+    mask: Tensor = inputs["completion_mask"]
+    return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+
+
+def summed(per_token: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the trained tokens, (B,), in double precision: in half, thousands of tokens err by tenths of a nat."""
+    return torch.where(mask.bool(), per_token.detach().double(), 0.0).sum(-1)
+
+
+def permuted(batch: dict[str, Any], order: Tensor) -> dict[str, Any]:
+    """Rows of tensors and lists in another order; scalars and absent ones as they are."""
+    listed = order.tolist()
+    return {
+        name: value[order.to(value.device)]
+        if isinstance(value, Tensor) and value.ndim > 0
+        else ([value[i] for i in listed] if isinstance(value, (list, tuple)) else value)
+        for name, value in batch.items()
+    }
+
+
+def shuffled_in_blocks(rows: int, block: int) -> Tensor:
+    """A random order of rows that leaves each in its block: groups stay in their optimizer step."""
+    return torch.cat([start + torch.randperm(min(block, rows - start)) for start in range(0, rows, block)])

@@ -1,0 +1,274 @@
+"""TPO on TRL's GRPOTrainer: whole groups make coefficients, coefficients take the place of advantages.
+
+TRL's loss with advantages A, no old log-probabilities and its aggregation "luspo" has the gradient −A ∂ℓ of each row,
+averaged over rows. With A = K·c that is the gradient of the cross-entropy, averaged over groups (spec/llm.md). So what
+else TRL adds to a loss (KL to a reference, entropy bonus, router loss) stays TRL's own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from tpo_torch.llm import metrics
+from tpo_torch.llm.completions import CompletionTable
+from tpo_torch.llm.config import TargetPOConfig
+from tpo_torch.llm.groups import Coefficients, group_coefficients
+from tpo_torch.llm.resume import ExactResume
+from tpo_torch.llm.rewards import SafeRewards
+from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
+
+# What TRL's forward pass takes beside tokens, for models that see images.
+EXTRA_INPUTS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+# The tensor that travels with the rows, through every cut and shuffle: their numbers in the round.
+ROWS = "tpo_rows"
+
+
+class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[misc]
+    """`trl.GRPOTrainer` that trains by Target Policy Optimization; same arguments, with `TargetPOConfig` as `args`.
+
+    Paper: Alg. 1, Eqs 1-4
+
+    The gradient is that of the mean over groups of −Σ q log p, whatever the micro-batches, accumulation and processes.
+    It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
+    policy has not moved since it generated; otherwise one without gradient per optimizer step.
+
+    Raises: TypeError for other arguments; ValueError for dropout, under which two passes disagree, and as the config.
+    """
+
+    _tag_names = ["trl", "target-policy-optimization"]  # noqa: RUF012
+    _name = "Target Policy Optimization"
+    _paper = {"title": "Target Policy Optimization", "id": "2604.06159"}  # noqa: RUF012
+
+    def __init__(self, model: Any, reward_funcs: Any = None, args: TargetPOConfig | None = None, **others: Any) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config.name_or_path
+            args = TargetPOConfig(f"{str(name).split('/')[-1]}-TPO")
+        if not isinstance(args, TargetPOConfig):
+            raise TypeError(f"args: got {type(args).__name__}, expected TargetPOConfig; it takes the same arguments")
+        self.layout = args.layout
+        super().__init__(model, reward_funcs, args, **others)
+        refuse_dropout(self.model)
+        self._round: Round | None = None
+        self._rounds = 0
+        # For which round and optimizer step the rows have their coefficients, and whether the forward pass makes them.
+        self._ready: tuple[int, int] | None = None
+        self._in_forward = False
+        self._inputs: dict[str, Any] | None = None
+        self._loss_value: Tensor | None = None
+        self._window = metrics.Window()
+        self._watch = metrics.AnchorWatch()
+        self._table = CompletionTable(self._logs) if args.log_completions else None
+
+    # -- a round of generation ------------------------------------------------------------------------------------
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        self._raw_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._raw_rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self._table is not None:
+            self._table.begin(len(self._raw_rewards), self.model.training)
+        return batch
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        if self._step % (self.layout.slices * self.num_iterations) == 0 or self._buffered_inputs is None:
+            self._start_round(self._generate_and_score_completions(generation_batch))
+        place = self._step % self.layout.slices
+        if self._ready != (self._rounds, self.state.global_step):
+            self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])
+            self._ready = (self._rounds, self.state.global_step)
+        return self._buffered_inputs[place]
+
+    def _start_round(self, batch: dict[str, Any]) -> None:
+        """Note what whole groups need, and cut the rest into micro-batches, groups together unless told otherwise."""
+        tokens, mask = batch["completion_ids"], trained_tokens(batch)
+        count = len(mask)
+        batch[ROWS] = torch.arange(count, device=mask.device) + self.accelerator.process_index * count
+        columns = (mask.sum(-1), digest(tokens, mask), ended(tokens, self.eos_token_ids))
+        scores = (self._raw_rewards * self.reward_weights.to(mask.device)).nansum(1).double()
+        self._rounds += 1
+        self._round = round_ = Round.start(
+            torch.where(self._raw_rewards.isnan().all(1), torch.nan, scores),
+            self.accelerator.gather(torch.stack([x.double() for x in columns], -1)),
+            self.num_generations,
+            self._rounds,
+            self.state.global_step,
+        )
+        old = batch.pop("old_per_token_logps", None)
+        if old is not None:
+            round_.logp_old[batch[ROWS]] = summed(old, mask)
+        batch = split_pixel_values_by_grid(batch)
+        if self.args.shuffle_rows:
+            block = self.layout.per_device * min(self.layout.slices, self.layout.accumulation)
+            batch = permuted(batch, shuffled_in_blocks(count, block))
+        self._buffered_inputs = [unsplit_pixel_values_by_grid(x) for x in split_tensor_dict(batch, self.layout.slices)]
+        if self.args.shuffle_rows and old is not None:
+            # Again, in the micro-batches of training: another cut differs in the last bit, and would let a group
+            # without signal move a policy that has not moved.
+            for part in self._buffered_inputs:
+                round_.logp_old[part[ROWS]] = self._without_gradient(part)
+
+    # -- coefficients ---------------------------------------------------------------------------------------------
+
+    def _make_ready(self, window: list[dict[str, Any]]) -> None:
+        """Coefficients for the rows of the optimizer step that begins: the policy may have moved since the last."""
+        assert self._round is not None
+        round_, rows = self._round, torch.cat([part[ROWS] for part in window])
+        moved = round_.moved(self.state.global_step)
+        self._in_forward = False
+        if self.args.anchor == "ratio" and not moved:
+            everyone = torch.arange(len(round_.scores), device=rows.device)
+            self._spread(window, everyone, self._coefficients(everyone, None, None))
+            return
+        if self.layout.whole and not self.args.shuffle_rows:
+            self._in_forward = True
+            return
+        old = round_.logp_old[rows]
+        if moved or bool(old.isnan().any()):
+            logp = torch.cat([self._without_gradient(part) for part in window])
+        else:
+            logp = old
+        if not moved:
+            round_.logp_old[rows] = old = logp
+        gathered = self.accelerator.gather(torch.stack([rows.double(), logp, old], -1))
+        numbers = gathered[:, 0].long()
+        self._spread(window, numbers, self._coefficients(numbers, gathered[:, 1], gathered[:, 2]))
+
+    def _coefficients(self, rows: Tensor, logp: Tensor | None, logp_old: Tensor | None) -> Coefficients:
+        """Of the rows of a round that are given, which must be whole groups."""
+        assert self._round is not None
+        round_ = self._round
+        groups, valid = round_.groups[rows], round_.valid[rows]
+        found = group_coefficients(
+            logp, logp_old, round_.scores[rows], groups, self.args.target, round_.lengths[rows], valid
+        )
+        if len(rows) != len(found.ids) * self.num_generations:
+            raise RuntimeError(
+                f"got {len(rows)} completions of {len(found.ids)} prompts, expected {self.num_generations} of each: "
+                "the data loader has torn groups apart; was its sampler replaced?"
+            )
+        return found
+
+    def _spread(self, parts: list[dict[str, Any]], rows: Tensor, found: Coefficients) -> None:
+        """Give each micro-batch its advantages K·c, and the cross-entropy to report."""
+        assert self._round is not None
+        c = torch.zeros_like(self._round.scores)
+        c[rows] = found.c.to(c.dtype)
+        for part in parts:
+            part["advantages"] = c[part[ROWS]] * self.num_generations
+        self._loss_value = found.cross_entropy.mean()
+
+    def _without_gradient(self, part: dict[str, Any]) -> Tensor:
+        """ℓ of the rows of a micro-batch under the policy as it is, (B,)."""
+        given = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            logps = super()._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
+                torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
+                part["completion_ids"].size(1),
+                **given,
+            )[0]
+        return summed(logps, trained_tokens(part))
+
+    # -- the loss -------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        inputs = {name: value for name, value in inputs.items() if name != "old_per_token_logps"}
+        if not self.model.training:
+            # Nothing is fitted in evaluation: what is left of the loss is its KL term.
+            inputs["advantages"] = torch.zeros_like(inputs["advantages"])
+            left: Tensor = super()._compute_loss(model, inputs)
+            return left
+        self._inputs = inputs
+        try:
+            loss: Tensor = super()._compute_loss(model, inputs)
+        finally:
+            self._inputs = None
+        for name in metrics.NOT_OURS:
+            noted = self._metrics["train"].pop(name, [])[:-1]
+            if noted:
+                self._metrics["train"][name] = noted
+        if self.accelerator.sync_gradients:
+            self._close_window()
+        # TRL's value is that of −A; what is logged instead is the cross-entropy. The gradient stays.
+        surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
+        assert self._loss_value is not None
+        shown: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
+        return loss + shown.to(loss.dtype)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        if self._inputs is not None:
+            self._seen(self._inputs, found[0].detach(), found[1].detach())
+        return found
+
+    def _seen(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> None:
+        """Between TRL's forward pass and its loss: note what was seen and, where groups are whole, weigh it."""
+        assert self._round is not None
+        round_, rows, mask = self._round, inputs[ROWS], trained_tokens(inputs)
+        logp, old = summed(logps, mask), self._round.logp_old[rows]
+        if not round_.moved(self.state.global_step):
+            # One number for p and p_old, so that a group without signal is neutral to the last bit.
+            old = logp if self._in_forward else torch.where(old.isnan(), logp, old)
+            round_.logp_old[rows] = old
+        if self._in_forward:
+            self._spread([inputs], rows, self._coefficients(rows, logp, old))
+        inputs["advantages"] = inputs["advantages"].to(logps.dtype)
+        self._window.add(round_, rows, logp, old, metrics.token_sums(inputs, logps, entropies, mask))
+
+    def _close_window(self) -> None:
+        """Log the figures of one optimizer step, over all processes."""
+        assert self._round is not None
+        rows = self._window.close(self.accelerator.gather)
+        for name, value in metrics.figures(rows, self.args.target, self.beta).items():
+            self._metrics["train"][name].append(value)
+        if self._watch.degenerate(rows, self.args.target) and self.accelerator.is_main_process:
+            warnings.warn(self._watch.message(self.args.target), stacklevel=2)
+        if self._table is not None:
+            first = int(self._round.groups[0])
+            self._table.fill(rows, self.args.target, len(self._round.scores), first)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The round in flight, and what the anchor's watch has seen."""
+        tensors, numbers = ({}, None) if self._round is None else self._round.state()
+        return tensors, {"round": numbers, "rounds": self._rounds, "seen": self._watch.seen, "said": self._watch.said}
+
+    def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """As it was; the next step makes its coefficients anew, from the same numbers."""
+        self._rounds, self._watch.seen, self._watch.said = plain["rounds"], plain["seen"], plain["said"]
+        self._round = None if plain["round"] is None else Round.restore(tensors, plain["round"])
+
+
+def refuse_dropout(model: torch.nn.Module) -> None:
+    """ValueError where dropout is on: the pass that makes the coefficients would see another policy than the loss."""
+    for name, module in model.named_modules():
+        rate = module.p if isinstance(module, torch.nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+        if isinstance(rate, float) and rate > 0:
+            raise ValueError(
+                f"dropout: got {rate} in {name}, expected 0, since two passes would see different policies; set "
+                "lora_dropout=0 or attention_dropout=0, or disable_dropout=True"
+            )

@@ -1,33 +1,34 @@
-"""MNIST from a folder, from the cache, from a mirror; whatever goes wrong is said, and leaves nothing half-written."""
+"""Data from a folder, from the cache, from a mirror; whatever goes wrong is said, and leaves nothing half-written."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tpo_torch import data
-from tpo_torch.data import DataError, IdxFile, Mnist, load_mnist
+from tpo_torch.data import DataError, DataFile, Gsm8k, Mnist, load_gsm8k, load_mnist
 
 IMAGES = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 LABELS = np.array([3, 0, 9], np.uint8)
 # An IDX file: two zero bytes, 8 for "unsigned byte", the number of axes, one big-endian word per axis, the values.
 RAW = {
     file.name: struct.pack(f">{file.axes + 1}I", 0x800 + file.axes, *values.shape) + values.tobytes()
-    for file, values in zip(data.MNIST_FILES, (IMAGES, LABELS, IMAGES, LABELS), strict=True)
+    for file, values in zip(data.MNIST.files, (IMAGES, LABELS, IMAGES, LABELS), strict=True)
 }
 TINY = tuple(
-    IdxFile(file.name, hashlib.md5(RAW[file.name], usedforsecurity=False).hexdigest(), file.axes)
-    for file in data.MNIST_FILES
+    DataFile(file.name, hashlib.md5(RAW[file.name], usedforsecurity=False).hexdigest(), file.axes)
+    for file in data.MNIST.files
 )
 FIRST = TINY[0].name
 
@@ -79,12 +80,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, tiny files, no data folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("TPO_DATA_DIR", raising=False)
-    monkeypatch.setattr(data, "MNIST_FILES", TINY)
+    monkeypatch.setattr(data, "MNIST", replace(data.MNIST, files=TINY))
     return tmp_path / "cache" / "target-policy-optimization" / "mnist"
 
 
 def from_mirrors(monkeypatch: pytest.MonkeyPatch, *mirrors: Mirror) -> None:
-    monkeypatch.setattr(data, "MIRRORS", tuple(each.url for each in mirrors))
+    monkeypatch.setattr(data, "MNIST", replace(data.MNIST, mirrors=tuple(each.url for each in mirrors)))
 
 
 def left_in(folder: Path) -> list[str]:
@@ -139,7 +140,7 @@ def test_a_bad_download_is_named_and_leaves_nothing(
 
 def test_without_a_network_the_message_says_how_to_get_mnist(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Port 9 of this machine: nothing listens there.
-    monkeypatch.setattr(data, "MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setattr(data, "MNIST", replace(data.MNIST, mirrors=("http://127.0.0.1:9/",)))
     with pytest.raises(DataError, match="TPO_DATA_DIR") as caught:
         load_mnist()
     assert all(f"mnist/{file.name}.gz" in str(caught.value) for file in TINY)
@@ -196,7 +197,7 @@ def test_a_data_folder_comes_first_plain_or_gz(
     folder.mkdir(parents=True)
     for name, raw in RAW.items():
         (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(raw) if packed else raw)
-    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setattr(data, "MNIST", replace(data.MNIST, mirrors=()))
     assert_tiny(load_mnist(folder))
     monkeypatch.setenv("TPO_DATA_DIR", str(folder.parent))
     assert_tiny(load_mnist())
@@ -247,7 +248,7 @@ def test_the_real_files_where_they_are_here_else_tiny_ones(cache: Path, monkeypa
         # Every digit makes up about a tenth of the labels; the first training image is a 5.
         assert np.bincount(digits.train_labels).min() > 5_000
         assert digits.train_labels[0] == 5
-    assert all(url.startswith("https://") for url in data.MIRRORS)
+    assert all(url.startswith("https://") for url in (*data.MNIST.mirrors, *data.GSM8K.mirrors))
 
 
 def test_arrays_that_are_no_digits_are_refused() -> None:
@@ -263,3 +264,42 @@ def test_arrays_that_are_no_digits_are_refused() -> None:
     ]:
         with pytest.raises(error, match=message):
             Mnist(*bad)  # type: ignore[arg-type]
+
+
+PROBLEMS = {
+    "train.jsonl": [{"question": "1 + 1?", "answer": "<<1+1=2>>2\n#### 2"}],
+    "test.jsonl": [{"question": "2 + 2? \N{EURO SIGN}", "answer": "#### 4"}, {"question": "3?", "answer": "#### 3"}],
+}
+LINES = {name: "".join(json.dumps(row) + "\n" for row in rows).encode() for name, rows in PROBLEMS.items()}
+
+
+@pytest.fixture
+def problems(monkeypatch: pytest.MonkeyPatch, cache: Path, mirror: Callable[[], Mirror]) -> Mirror:
+    """A mirror of two tiny files of problems, and an empty cache."""
+    source = mirror()
+    source.bodies = {f"/{name}": raw for name, raw in LINES.items()}
+    tiny = tuple(DataFile(name, hashlib.sha256(raw).hexdigest()) for name, raw in LINES.items())
+    monkeypatch.setattr(data, "GSM8K", replace(data.GSM8K, files=tiny, mirrors=(source.url,)))
+    return source
+
+
+def test_problems_are_downloaded_once_as_plain_files(problems: Mirror, cache: Path) -> None:
+    expected = Gsm8k(tuple(PROBLEMS["train.jsonl"]), tuple(PROBLEMS["test.jsonl"]))
+    assert load_gsm8k() == load_gsm8k() == expected
+    assert problems.asked == [f"/{name}" for name in LINES]
+    assert left_in(cache.parent / "gsm8k") == sorted(LINES)
+
+
+def test_altered_problems_are_named_and_not_kept(problems: Mirror, cache: Path) -> None:
+    problems.bodies["/test.jsonl"] = LINES["test.jsonl"].replace(b"4", b"5")
+    with pytest.raises(DataError, match=r"(?s)two GSM8K files.*test.jsonl: got sha256.*gsm8k/train.jsonl"):
+        load_gsm8k()
+    assert left_in(cache.parent / "gsm8k") == ["train.jsonl"]
+
+
+def test_the_real_problems_where_they_are_here() -> None:
+    if not (Path(os.environ.get("TPO_DATA_DIR", "/")) / "gsm8k").is_dir():
+        pytest.skip("no folder gsm8k in $TPO_DATA_DIR")
+    problems = load_gsm8k()
+    assert (len(problems.train), len(problems.test)) == (7_473, 1_319)
+    assert all("#### " in row["answer"] for row in (*problems.train, *problems.test))

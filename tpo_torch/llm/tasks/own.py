@@ -1,0 +1,171 @@
+"""A user's own task: one Python file, which is imported, that is, run. Only load files you would run yourself.
+
+The file defines `dataset(split, size, seed)`, a list of dicts with a "prompt" (a string or chat messages) and whatever
+columns its reward reads; and `reward(completions, **columns)`, a number, or None, for each completion, which comes as a
+string. It may define `correct(completions, **columns)`, a bool for each, without which a reward of at least 1 counts as
+right; and `solution(row)`, a right answer in full text. Parameters of `dataset` after the first three are options.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from datasets import Dataset
+
+from tpo_ref.study.protocol import unknown
+from tpo_torch.llm.tasks.answers import text_of
+from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, whole
+
+REQUIRED = {"dataset": "dataset(split, size, seed)", "reward": "reward(completions, **columns)"}
+OPTIONAL = {"correct": "correct(completions, **columns)", "solution": "solution(row)"}
+SHARED = ("split", "size", "seed")
+ROLES = ("system", "user", "assistant")
+
+
+def load(
+    path: str | Path, train_size: int | None = None, eval_size: int | None = None, seed: int = 0, **options: Any
+) -> Task:
+    """The task which a file defines; the file is imported, so it must be code you trust.
+
+    Args: path of the .py file; train_size, eval_size, given to `dataset` as `size`, None for as many as it likes; seed;
+        options, passed on to `dataset`.
+    Returns: the task, named as the file.
+    Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
+        an unknown option, or a prompt in both splits. What the file itself raises comes through.
+    """
+    for name, size in (("train_size", train_size), ("eval_size", eval_size)):
+        if size is not None:
+            whole(name, size, 1)
+    path = Path(path)
+    module = _import(path)
+    functions = {name: _function(path, module, name) for name in (*REQUIRED, *OPTIONAL)}
+    make, reward = functions["dataset"], functions["reward"]
+    assert make is not None
+    assert reward is not None
+    _check_options(path, make, options)
+    sizes = {TRAIN: train_size, EVALUATION: eval_size}
+    rows = {split: _rows(path, split, make(split, size, seed, **options)) for split, size in sizes.items()}
+    paid = _reward(path, reward)
+    return Task(
+        name=path.stem,
+        train=Dataset.from_list(rows[TRAIN]),
+        evaluation=Dataset.from_list(rows[EVALUATION]),
+        rewards=(paid,),
+        correct=_correct(path, functions["correct"], paid),
+        solution=_solution(path, functions["solution"]),
+    )
+
+
+def _import(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines the task")
+    # Named by its whole path, so that two files of one name do not mix.
+    name = f"tpo_own_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: Python cannot import this file; give it a name that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name while it is being imported.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] | None:
+    function = getattr(module, name, None)
+    wanted = {**REQUIRED, **OPTIONAL}[name]
+    if function is None:
+        if name in OPTIONAL:
+            return None
+        raise ValueError(f"{path}: found no function {name!r}; define {wanted}")
+    if not callable(function):
+        raise TypeError(f"{path}: {name} is a {type(function).__name__}, expected a function; define {wanted}")
+    kinds = {p.kind for p in inspect.signature(function).parameters.values()}
+    if "**" in wanted and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise TypeError(f"{path}: {name} takes no **columns, but is given every column by name; define {wanted}")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]) -> None:
+    parameters = inspect.signature(make).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = list(parameters)[len(SHARED) :]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {path}", option, (*known, "train_size", "eval_size", "seed"))
+
+
+def _rows(path: Path, split: str, rows: Any) -> list[Row]:
+    where = f"{path}: dataset({split!r}, …)"
+    if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows) or not rows:
+        got = f"{len(rows)} items" if isinstance(rows, Sequence) else type(rows).__name__
+        raise TypeError(f"{where} returned {got}, expected a list of at least one dict, each with a 'prompt'")
+    return [{**row, "prompt": _chat(where, row)} for row in rows]
+
+
+def _chat(where: str, row: Row) -> list[dict[str, str]]:
+    prompt = row.get("prompt")
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    fine = isinstance(prompt, Sequence) and len(prompt) > 0
+    if not fine or not all(isinstance(m, dict) and m.get("role") in ROLES and "content" in m for m in prompt or ()):
+        raise TypeError(
+            f"{where}: got the prompt {prompt!r}, expected a string or messages {{'role', 'content'}} "
+            f"with a role of {', '.join(ROLES)}"
+        )
+    return list(prompt or ())
+
+
+def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
+    def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        given = function([text_of(each) for each in completions], **columns)
+        values = _one_each(path, "reward", given, len(completions), (int, float, type(None)), "a number or None")
+        return [None if value is None else float(value) for value in values]
+
+    reward.__name__ = f"{path.stem}_reward"
+    return reward
+
+
+def _correct(path: Path, function: Callable[..., Any] | None, reward: RewardFunction) -> Callable[..., list[bool]]:
+    def correct(completions: Sequence[Any], **columns: Any) -> list[bool]:
+        if function is None:
+            return [value is not None and value >= 1 for value in reward(completions, **columns)]
+        given = function([text_of(each) for each in completions], **columns)
+        return _one_each(path, "correct", given, len(completions), (bool,), "a bool")
+
+    return correct
+
+
+def _solution(path: Path, function: Callable[..., Any] | None) -> Callable[[Row], str] | None:
+    if function is None:
+        return None
+
+    def solution(row: Row) -> str:
+        text = function(row)
+        if not isinstance(text, str):
+            raise TypeError(f"{path}: solution returned {text!r}, expected the text of a right answer")
+        return text
+
+    return solution
+
+
+def _one_each(path: Path, name: str, given: Any, count: int, types: tuple[type, ...], what: str) -> list[Any]:
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != count:
+        got = f"{len(given)} values" if isinstance(given, Sequence) else type(given).__name__
+        raise TypeError(f"{path}: {name} returned {got}, expected a list of {count}, {what} for each completion")
+    bad = next((value for value in given if not isinstance(value, types)), None)
+    if bad is not None:
+        raise TypeError(f"{path}: {name} returned {bad!r} for a completion, expected {what}")
+    return list(given)

@@ -15,6 +15,7 @@ STDLIB = set(sys.stdlib_module_names)
 LLM_LIBRARIES = {
     "accelerate",
     "datasets",
+    "huggingface_hub",
     "peft",
     "reasoning_gym",
     "safetensors",
@@ -53,7 +54,13 @@ def allowed(path: Path) -> set[str]:
     parts = path.relative_to(ROOT).parts
     if parts[0] == "tpo_ref":
         if parts[1] == "study":
-            own = {"cli.py": {"tyro"}, "cli_llm.py": {"tyro"}, "show.py": {"rich"}, "figures.py": {"matplotlib"}}
+            own = {
+                "cli.py": {"tyro"},
+                "cli_llm.py": {"tyro"},
+                "show.py": {"rich"},
+                "figures.py": {"matplotlib"},
+                "run_figures.py": {"matplotlib"},
+            }
             return {"numpy", "scipy", "tpo_ref"} | own.get(parts[-1], set())
         numba = {"numba"} if parts[1] == "kernels" else set()
         return {"numpy", "scipy", "tpo_ref"} | numba

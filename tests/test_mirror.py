@@ -22,7 +22,7 @@ NUMPY_NAMES = {"closed_form.no_anchor_root"}
 
 def stems(package: str) -> set[str]:
     """Modules and packages of maths; the packages of runs and studies have rooms of their own."""
-    folders = {p.parent.name for p in (ROOT / package).glob("*/__init__.py")} - {"study", "runs"}
+    folders = {p.parent.name for p in (ROOT / package).glob("*/__init__.py")} - {"study", "runs", "llm"}
     return ({p.stem for p in (ROOT / package).glob("*.py")} | folders) - {"__init__"}
 
 

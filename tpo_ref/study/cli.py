@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tpo_ref.study import actions, claims, compare, demo, experiments, files, listing, show, tables
+from tpo_ref.study import actions, claims, cli_llm, compare, demo, exactness, experiments, files, listing, show, tables
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.main import INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.runner import Request
@@ -86,7 +86,9 @@ def run_(ids: Ids, choices: Chosen = DEFAULTS, fresh: Fresh = False) -> int:
 
 
 def figure(ids: Ids, choices: Chosen = DEFAULTS, format: Format = "png", health: Health = False) -> int:
-    """Draw the figure of experiments, running first what is not stored."""
+    """Draw the figure of experiments, running first what is not stored; or of folders of language-model runs."""
+    if cli_llm.are_runs(ids):
+        return cli_llm.figure(ids, choices.out, format, choices.as_json)
     wanted = choices.wanted(ids)
     folder = choices.out / "figures"
     found = {request.experiment.id: actions.ensure_shown(request) for request in wanted.requests}
@@ -147,7 +149,12 @@ def compare_(
 
 
 def verify(ids: Ids = (), choices: Chosen = DEFAULTS, save: Save = None) -> int:
-    """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours."""
+    """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours.
+
+    llm-exactness, alone: the gradient of the language-model trainer against the dense one, over layouts of the batch.
+    """
+    if exactness.NAME in ids:
+        return _exact(ids, choices.as_json)
     wanted = actions.wanted(ids, choices.scale, choices.methods, choices.seeds, choices.device, choices.out)
     if save is not None:
         files.check_writable(save)
@@ -214,6 +221,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": compare_,
     "verify": verify,
     "demo": demo_,
+    **cli_llm.COMMANDS,
 }
 
 
@@ -241,6 +249,17 @@ def run(arguments: list[str]) -> int:
             "tpo: interrupted; finished units are kept, run the same command without --fresh to go on", file=sys.stderr
         )
         return INTERRUPTED
+
+
+def _exact(ids: tuple[str, ...], as_json: bool) -> int:
+    if len(ids) > 1:
+        raise ValueError(f"{exactness.NAME}: got {' '.join(ids)}, expected it alone; it is no experiment")
+    found = exactness.reports()
+    if as_json:
+        show.print_json(found)
+    else:
+        show.print_table(exactness.table(found), "gradient of the trainer against whole groups, in double precision")
+    return 0 if all(report["holds"] for report in found) else CLAIM_FAILED
 
 
 def _counted(words: list[str], missing: int, scale: str) -> str:

@@ -16,6 +16,11 @@ from tpo_torch.llm.layout import BatchLayout
 # says that the (absent) ratio is one per sequence, which is what TRL expects with it.
 LOSS_TYPE, LEVEL = "luspo", "sequence"
 
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+
 # What each refused option of GRPO must be left at, and why.
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss_type": (lambda x: x == LOSS_TYPE, "it chooses among GRPO's losses; TPO has one. Leave it out"),
@@ -79,6 +84,10 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, which TPO does not take: {why}")
         _ = self.target
         self._check_layout()
+        for old, new in RENAMED.items():
+            # TRL still sets the old name by default, at which transformers warns everybody.
+            if getattr(self, new, "absent") is None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
 
     @property

@@ -26,7 +26,7 @@ def reports() -> list[dict[str, Any]]:
             "difference": report.difference,
             "holds": report.holds,
         }
-        for report in module.verify()
+        for report in module.verify(together=True)
     ]
 
 

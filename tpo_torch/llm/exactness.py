@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
+from transformers import PrinterCallback
 from transformers.utils import logging
-from trl import GRPOTrainer
 
+from tpo_ref.study import files
 from tpo_torch.llm.config import TargetPOConfig
-from tpo_torch.llm.groups import ANCHORS, TargetSettings
-from tpo_torch.llm.rollouts import trained_tokens
-from tpo_torch.llm.trainer import ROWS, TargetPOTrainer
+from tpo_torch.llm.dense import PROMPTS, DoubleTrainer, Recorder, reward, tiny_model, tiny_tokenizer
+from tpo_torch.llm.groups import ANCHORS
 
 # Above what double precision leaves over two layers and a sum of a hundred tokens, far below any wrong coefficient.
 TOLERANCE = 1e-10
-WORDS = ("<pad>", "<eos>", *"abcdefgh")
-PROMPTS = ("a b", "c", "d e f", "g h a b", "b", "c a", "f f", "h e d")
-RIGHT, LENGTH_COST = ("a", "c"), 0.1
-WIDTH, HEADS, INITIALIZER_RANGE = 16, 2, 0.3
 LORA = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
 
 
@@ -45,7 +41,7 @@ class Case:
     lora: bool = False
 
 
-BASE = {
+BASE: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
     "gradient_checkpointing": False,
@@ -98,6 +94,21 @@ CASES = (
 )
 
 
+PROCESSES = 2
+CASES_TOGETHER = (
+    Case("whole groups in a micro-batch", {"per_device_train_batch_size": 4}),
+    Case("a group over both processes", {"per_device_train_batch_size": 2}),
+    Case(
+        "groups over processes and micro-batches", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 6}
+    ),
+    Case("rows shuffled, three epochs", {**SPLIT, "shuffle_rows": True, "num_iterations": 3, "max_steps": 3}),
+    Case(
+        "anchor ratio, over both, two epochs",
+        {"per_device_train_batch_size": 2, "anchor": "ratio", "num_iterations": 2},
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Report:
     """What one case found: optimizer steps compared, the largest gradient entry, the largest difference over it.
@@ -117,43 +128,43 @@ class Report:
         return self.largest > 0 and self.difference <= TOLERANCE
 
 
-class TextbookHead(GRPOTrainer):  # type: ignore[misc]
-    """Log-probabilities by `log_softmax` of whole logits, in the model's own precision."""
+def verify(together: bool = False) -> list[Report]:
+    """Every case, one after the other; seconds each.
 
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1] / self.temperature
-        logs = torch.log_softmax(logits, -1)
-        entropy = -(logs.exp() * logs).sum(-1)
-        picked = logs.gather(-1, input_ids[:, 1:].unsqueeze(-1)).squeeze(-1)
-        return picked[:, -logits_to_keep:], entropy[:, -logits_to_keep:], None
-
-
-class DoubleTrainer(TargetPOTrainer, TextbookHead):
-    """The trainer as shipped, over that head; it notes which micro-batches an optimizer step was made of."""
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        self.visited = [*getattr(self, "visited", ()), (self._rounds, inputs, self._raw_rewards.sum(1))]
-        return super()._compute_loss(model, inputs)
-
-
-def verify() -> list[Report]:
-    """Every case, one after the other; seconds each."""
+    Args: together, also the cases of `PROCESSES` processes, which takes the time to start them.
+    Raises: RuntimeError where those processes fail, with what they said.
+    """
     logging.set_verbosity_error()
     with warnings.catch_warnings():
         # TRL uses names that transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
-        return [check(case) for case in CASES]
+        found = [check(case) for case in (CASES if "RANK" not in os.environ else CASES_TOGETHER)]
+    return found + (_launched() if together else [])
+
+
+def _launched() -> list[Report]:
+    """The cases of several processes, run by torch's own launcher."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reports.json"
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+        done = subprocess.run(
+            [*launcher, "-m", "tpo_torch.llm.exactness", str(path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{PROCESSES} processes failed with code {done.returncode}:\n{done.stderr[-2000:]}")
+        return [Report(**report) for report in files.read_json(path)["reports"]]
 
 
 def check(case: Case) -> Report:
-    """Train a few optimizer steps and compare the gradient of each with the dense one at the same parameters."""
+    """Train a few optimizer steps and compare the gradient of each with the dense one at the same parameters.
+
+    Under a launcher, the dense side sees the rows of all processes, and each process compares.
+    """
     policy = tiny_model()
     dense = get_peft_model(copy.deepcopy(policy), LORA) if case.lora else copy.deepcopy(policy)
     with tempfile.TemporaryDirectory() as folder:
         config = TargetPOConfig(folder, **(BASE | case.options))
-        recorder = _Recorder(dense, config.target)
+        recorder = Recorder(dense, config.target)
         recorder.trainer = DoubleTrainer(
             policy,
             reward,
@@ -171,111 +182,7 @@ def check(case: Case) -> Report:
     return Report(case.name, cut, recorder.steps, recorder.largest, relative)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word; what pads is not what ends."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token=WORDS[0]))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=WORDS[0], eos_token=WORDS[1], padding_side="left")
-
-
-def tiny_model(seed: int = 0) -> Any:
-    """Two layers in double precision, weights wide enough that completions differ in length and probability."""
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(WORDS),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=1,
-        head_dim=WIDTH // HEADS,
-        initializer_range=INITIALIZER_RANGE,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-        tie_word_embeddings=False,
-    )
-    return Qwen3ForCausalLM(config).double()
-
-
-def reward(completions: list[str], **_: Any) -> list[float]:
-    """Right letters, less a little for length: ties are rare, but there are some."""
-    return [sum(w in RIGHT for w in c.split()) - LENGTH_COST * len(c.split()) for c in completions]
-
-
-class _Recorder(TrainerCallback):  # type: ignore[misc]
-    """Compares at every optimizer step, before it is taken."""
-
-    def __init__(self, dense: Any, settings: TargetSettings) -> None:
-        self.dense, self.settings = dense, settings
-        self.trainer: Any = None
-        self.steps, self.largest, self.apart = 0, 0.0, 0.0
-        # Per round, ℓ_old by row.
-        self.old: dict[int, dict[int, Tensor]] = {}
-
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        self.dense.load_state_dict(trainer.model.state_dict())
-        self._note_old()
-        self.dense.zero_grad()
-        rounds: dict[int, list[Any]] = {}
-        for number, inputs, rewards in trainer.visited:
-            rounds.setdefault(number, []).append((inputs, rewards))
-        losses = [loss for number, parts in rounds.items() for loss in self._losses(number, parts)]
-        torch.stack(losses).mean().backward()
-        trainer.visited = []
-        given = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-        wanted = {name: p.grad for name, p in self.dense.named_parameters() if p.grad is not None}
-        if given.keys() != wanted.keys():
-            raise RuntimeError(f"got gradients of {sorted(given)}, expected of {sorted(wanted)}")
-        largest = max(float(g.abs().max()) for g in wanted.values())
-        apart = max(float((given[name] - g).abs().max()) for name, g in wanted.items())
-        self.steps, self.largest = self.steps + 1, max(self.largest, largest)
-        self.apart = max(self.apart, apart)
-
-    def _note_old(self) -> None:
-        """ℓ_old of rounds seen for the first time: of what was visited, and of what later steps will visit."""
-        trainer = self.trainer
-        parts = [(number, inputs) for number, inputs, _ in trainer.visited]
-        parts += [(trainer._rounds, inputs) for inputs in trainer._buffered_inputs]
-        new = [(number, inputs) for number, inputs in parts if number not in self.old]
-        for number, inputs in new:
-            with torch.no_grad():
-                logp = self._logp(inputs)
-            self.old.setdefault(number, {}).update(zip(inputs[ROWS].tolist(), logp, strict=True))
-
-    def _logp(self, inputs: dict[str, Tensor]) -> Tensor:
-        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
-        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-        logs = torch.log_softmax(self.dense(input_ids=ids, attention_mask=attention).logits[:, :-1], -1)
-        picked = logs.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
-        mask = trained_tokens(inputs)
-        return (picked[:, -mask.shape[1] :] * mask).sum(-1)
-
-    def _losses(self, number: int, parts: list[Any]) -> list[Tensor]:
-        """The cross-entropy of each group of a round, all its completions at hand."""
-        rows = torch.cat([inputs[ROWS] for inputs, _ in parts])
-        logp = torch.cat([self._logp(inputs) for inputs, _ in parts])
-        lengths = torch.cat([trained_tokens(inputs).sum(-1) for inputs, _ in parts])
-        old = torch.stack([self.old[number][row] for row in rows.tolist()])
-        scores = parts[0][1].double()[rows]
-        groups = rows // self.trainer.num_generations
-        picked = [(groups == group) & (lengths > 0) for group in groups.unique()]
-        return [whole_group(logp[at], old[at], scores[at], lengths[at], self.settings) for at in picked]
-
-
-def whole_group(logp: Tensor, old: Tensor, scores: Tensor, lengths: Tensor, settings: TargetSettings) -> Tensor:
-    """The loss of one group as the paper writes it, or as its variants do; (K,) each, no masks, no row ids."""
-    if not len(logp):
-        return logp.sum()
-    centred = scores - scores.mean()
-    spread = (centred.square().mean() + settings.tau**2).sqrt()
-    u = centred / spread if scores.max() > scores.min() else torch.zeros_like(scores)
-    if settings.anchor == "ratio":
-        logp, old = logp - old, torch.zeros_like(old)
-    if settings.anchor == "length":
-        logp, old = logp / lengths, old / lengths
-    if settings.anchor == "tempered":
-        logp, old = logp / settings.anchor_temperature, old / settings.anchor_temperature
-    q = torch.softmax(torch.log_softmax(old, -1) + u / settings.eta, -1)
-    return -(q * torch.log_softmax(logp, -1)).sum()
+if __name__ == "__main__":
+    reports = verify()
+    if os.environ["RANK"] == "0":
+        files.write_json(Path(sys.argv[1]), {"reports": [asdict(report) for report in reports]})

@@ -93,7 +93,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         for number, inputs, rewards in gather_object(trainer.visited):
             rounds.setdefault(number, []).append((inputs, rewards))
         losses = [loss for number, parts in rounds.items() for loss in self._losses(number, parts)]
-        torch.stack(losses).mean().backward()
+        torch.autograd.backward(torch.stack(losses).mean())
         trainer.visited = []
         given = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
         wanted = {name: p.grad for name, p in self.dense.named_parameters() if p.grad is not None}

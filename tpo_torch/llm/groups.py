@@ -165,19 +165,23 @@ def group_coefficients(
     for name, given in rows.items():
         if given is not None:
             checks.same_shape(name, given, tuple(groups.shape))
+        if given is not None and name.startswith("logp") and not given.is_floating_point():
+            raise TypeError(f"{name}: got {given.dtype}, expected log-probabilities; were token ids passed?")
     keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
     u = standardize(packing.to_groups(scores), keep, settings.tau)
-    old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach())
-    now = old if logp is None or logp is logp_old else packing.to_groups(logp.detach())
+    u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))
+    old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach()).to(u.dtype)
+    now = old if logp is None or logp is logp_old else packing.to_groups(logp.detach()).to(u.dtype)
     x_old, x, scale = _anchored(settings, old, now, keep, None if lengths is None else packing.to_groups(lengths))
-    q = tpo_target(x_old, u.to(x_old.dtype), settings.eta, keep)
+    q = tpo_target(x_old, u, settings.eta, keep)
     weight = torch.where(zero_variance(u, keep) == 1, settings.idle_weight, 1.0).to(q.dtype)
     by_row = (
         u,
         simplex.softmax(x_old, keep),
         simplex.softmax(x, keep),
         q,
-        torch.where(keep, tpo_coefficients(x, q, keep) * weight.unsqueeze(-1) / scale, 0.0),
+        # Plus zero, so that a masked group has 0 and not −0.
+        torch.where(keep, tpo_coefficients(x, q, keep) * weight.unsqueeze(-1) / scale, 0.0) + 0.0,
     )
     u, p_old, p, q, c = (packing.to_rows(torch.where(keep, part, 0.0)) for part in by_row)
     loss = tpo_loss(x, by_row[3], keep) * weight

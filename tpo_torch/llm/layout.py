@@ -33,10 +33,9 @@ class BatchLayout:
     num_iterations: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps_per_generation is None:
-            object.__setattr__(self, "steps_per_generation", self.accumulation)
         for field in fields(self):
-            checks.whole(field.name, getattr(self, field.name), 1)
+            if getattr(self, field.name) is not None or field.name != "steps_per_generation":
+                checks.whole(field.name, getattr(self, field.name), 1)
         if self.num_generations == 1:
             raise ValueError(
                 "num_generations: got 1, expected 2 or more; a target needs completions of one prompt to choose among"
@@ -48,7 +47,7 @@ class BatchLayout:
     @property
     def slices(self) -> int:
         """Micro-batches per process that one round of generation fills."""
-        return self.steps_per_generation or self.accumulation
+        return self.accumulation if self.steps_per_generation is None else self.steps_per_generation
 
     @property
     def generated(self) -> int:
@@ -77,25 +76,33 @@ class BatchLayout:
         prompts = _counted(self.prompts, "prompt", "prompts")
         return f"{self._generated()} = {prompts} x {self.num_generations}, {steps}; {inside}"
 
+    def check_prompts(self, count: int) -> None:
+        """ValueError where the data have fewer prompts than one round of generation takes: no step would be made."""
+        if count < self.prompts:
+            raise ValueError(
+                f"train_dataset: got {count} prompts, expected {self.prompts} or more: {self._generated()} = "
+                f"{self.prompts} prompts x {self.num_generations}; repeat the data, or make the batch smaller"
+            )
+
     def _check_steps(self) -> None:
         slices, steps = self.slices, self.accumulation
         if slices > steps and slices % steps:
             raise ValueError(
                 f"steps_per_generation: got {slices} with gradient_accumulation_steps={steps}, expected a multiple of "
-                f"{steps}: an optimizer step would straddle two rounds of generation, one of them stale"
+                f"{steps}: an optimizer step would straddle two rounds of generation, one of them stale.\n"
+                f"{self._works()}"
             )
         if slices < steps and (steps % slices or self.num_iterations > 1):
             raise ValueError(
                 f"gradient_accumulation_steps: got {steps} with steps_per_generation={slices} and num_iterations="
                 f"{self.num_iterations}, expected a multiple of steps_per_generation, and num_iterations=1: an "
-                "optimizer step would see some completions more often than others"
+                f"optimizer step would see some completions more often than others.\n{self._works()}"
             )
         if slices > steps and (self.per_device * steps) % self.num_generations:
             raise ValueError(
                 f"steps_per_generation: got {slices}, so that {slices // steps} optimizer steps share a round of "
                 f"generation and each process brings {self.per_device} x {steps} = {self.per_device * steps} rows to "
-                f"each: no whole number of groups of {self.num_generations}. Make per_device_train_batch_size x "
-                f"gradient_accumulation_steps a multiple of {self.num_generations}, or leave steps_per_generation out"
+                f"each: no whole number of groups of {self.num_generations}.\n{self._works()}"
             )
 
     def _steps(self) -> int:
@@ -119,7 +126,8 @@ class BatchLayout:
         whole = [size for size in cuts if size % self.num_generations == 0]
         size = max(whole or cuts)
         return (
-            f"This works: per_device_train_batch_size={size}, gradient_accumulation_steps={rows // size} "
+            f"This works: per_device_train_batch_size={size}, gradient_accumulation_steps={rows // size}"
+            f"{'' if self.steps_per_generation is None else ', steps_per_generation left out'} "
             f"({_counted(prompts, 'prompt', 'prompts')} per round)"
         )
 

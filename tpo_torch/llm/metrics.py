@@ -67,7 +67,8 @@ class Window:
 
     def close(self, gather: Callable[[Tensor], Tensor]) -> Rows:
         """All rows of all processes, in the order of their numbers; and begin anew."""
-        table = gather(torch.cat(self._parts))
+        # On the host: many small steps follow, and none of them then waits for the device.
+        table = gather(torch.cat(self._parts)).cpu()
         self._parts = []
         # A row that an optimizer step sees several times counts once.
         key = table[:, 0] * (table[:, 1].max() + 1) + table[:, 1]
@@ -104,13 +105,14 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
     packing = pack(rows.group.long())
     keep = packing.mask & packing.to_groups(valid)
     grouped = Rows(*(packing.to_groups(column) for column in rows))
-    u, p, q = (packing.to_groups(x) for x in (made.u, made.p, made.q))
+    u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (made.u, made.p, made.q))
     mixed = diagnostics.zero_variance(u, keep) == 0
     tokens = rows.length.sum().clamp(min=1)
     old = packing.to_groups(anchor_logits(rows, settings))
     health = diagnostics.anchor_health(old, u, settings.eta, keep)
     fitted = torch.where(keep.any(-1), made.cross_entropy, math.nan)
-    distance = torch.where(keep.any(-1), simplex.kl(q, p), math.nan)
+    # A p that underflows where q just does not would make it infinite.
+    distance = torch.where(keep.any(-1), simplex.kl(q, p.clamp(min=torch.finfo(p.dtype).tiny)), math.nan)
     found = {
         "tpo/cross_entropy": diagnostics.group_mean(fitted),
         "tpo/kl_target": diagnostics.group_mean(distance),
@@ -123,7 +125,7 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
         "group/zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u, keep)),
         "group/all_fail": diagnostics.group_mean(diagnostics.all_fail(grouped.score, keep)),
         "group/duplicates": diagnostics.group_mean(
-            diagnostics.duplicate_rate(grouped.digest.long().unsqueeze(-1), packing.mask)
+            diagnostics.duplicate_rate(grouped.digest.long().unsqueeze(-1), keep)
         ),
         "group/invalid": 1 - valid.double().mean(),
         "group/truncated": 1 - rows.finished.mean(),
@@ -163,8 +165,9 @@ class AnchorWatch:
             rows.logp_old, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid
         )
         packing = pack(rows.group.long())
-        mixed = diagnostics.zero_variance(packing.to_groups(made.u), packing.to_groups(valid) & packing.mask) == 0
-        tv = simplex.tv(packing.to_groups(made.q), packing.to_groups(made.p_old))
+        keep = packing.to_groups(valid) & packing.mask
+        mixed = diagnostics.zero_variance(packing.to_groups(made.u), keep) == 0
+        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (made.q, made.p_old)))
         self.seen = (self.seen + tv[mixed].tolist())[-ENOUGH_GROUPS:]
         self.said = len(self.seen) == ENOUGH_GROUPS and sorted(self.seen)[ENOUGH_GROUPS // 2] < DEGENERATE_TV
         return self.said
@@ -172,11 +175,15 @@ class AnchorWatch:
     def message(self, settings: TargetSettings) -> str:
         """What is wrong and what to do."""
         median = sorted(self.seen)[ENOUGH_GROUPS // 2]
-        return (
+        found = (
             f"anchor {settings.anchor!r} is degenerate: of the last {ENOUGH_GROUPS} groups with unequal rewards, the "
-            f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. Sequence "
-            "log-probabilities spread further than the scores can tilt them, so that the target is the old policy "
-            "whatever the rewards say. Use anchor='ratio', which has the same stationary points"
+            f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. "
+        )
+        if settings.anchor == "ratio":
+            return f"{found}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
+        return (
+            f"{found}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
+            "the old policy whatever the rewards say. Use anchor='ratio', which has the same stationary points"
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from trl.trainer.utils import is_async_callable
 
 
 class RewardError(RuntimeError):
@@ -60,7 +60,7 @@ def _guarded(
         # Not None: TRL would print a warning for each row that nobody scored.
         return [0.0] * count
 
-    if is_async_callable(function):
+    if _is_async(function):
 
         async def later(*args: Any, **kwargs: Any) -> list[float]:
             try:
@@ -79,11 +79,20 @@ def _guarded(
     return now
 
 
+def _is_async(function: Any) -> bool:
+    """Whether a call gives a coroutine: an async function, a partial of one, or an object with an async __call__."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
+
+
 def _numbers(rewards: Any, count: int) -> list[float]:
+    if isinstance(rewards, (str, bytes, dict, set)) or not isinstance(rewards, Iterable):
+        raise TypeError(f"got {type(rewards).__name__}, expected a list of numbers, one per completion")
     values = list(rewards)
     if len(values) != count:
         raise ValueError(f"got {len(values)} rewards, expected {count}, one per completion")
     try:
-        return [math.nan if value is None else float(value) for value in values]
-    except (TypeError, ValueError) as error:
+        # Through an array scalar's own conversion, but not a text's: "1" is no reward.
+        return [math.nan if value is None else value.__float__() for value in values]
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"got {values[:3]!r}…, expected a number or None for each completion") from error

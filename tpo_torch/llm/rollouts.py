@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tpo_torch.llm.groups import scorable
+from tpo_torch.standardize import standardize
 
 # A double holds integers below 2^53 exactly, and so a digest of this many bits.
 DIGEST_BITS = 52
@@ -37,11 +38,16 @@ class Round:
 
     @classmethod
     def start(cls, scores: Tensor, gathered: Tensor, size: int, number: int, born: int) -> Round:
-        """From the rewards (N,), NaN where there is none, and (N, 3) lengths, digests and endings, of all processes."""
+        """The round of these completions, over all processes.
+
+        Args: scores (N,), rewards in their own precision, NaN where there is none; gathered (N, 3), lengths, digests
+            and endings; size, number, born as above.
+        """
         lengths, digests, finished = gathered.double().unbind(-1)
         valid = scorable(scores, lengths)
+        scores = without_rounding(torch.where(valid, scores, 0.0), valid, size)
         unknown = torch.full_like(scores, torch.nan)
-        return cls(torch.where(valid, scores, 0.0), valid, lengths, digests, finished, unknown, size, number, born)
+        return cls(scores, valid, lengths, digests, finished, unknown, size, number, born)
 
     @property
     def groups(self) -> Tensor:
@@ -66,6 +72,20 @@ class Round:
         return cls(scores, valid, lengths, digests, finished, logp_old, size, number, born)
 
 
+def without_rounding(scores: Tensor, valid: Tensor, size: int) -> Tensor:
+    """Scores in double precision, made equal throughout each group in which only rounding tells them apart.
+
+    TRL holds rewards in single precision, where .3 + .6 is not .9: in double that would pass for a difference, and
+    standardising would give it the full tilt.
+
+    Args: scores, valid (N,), each consecutive `size` a group.
+    """
+    grouped, keep = scores.view(-1, size), valid.view(-1, size)
+    constant = (standardize(grouped, keep) == 0).all(-1, keepdim=True)
+    top = torch.where(keep, grouped, -torch.inf).amax(-1, keepdim=True)
+    return torch.where(constant & keep, top, grouped).double().view(-1)
+
+
 TENSORS = ("scores", "valid", "lengths", "digest", "finished", "logp_old")
 
 
@@ -82,9 +102,13 @@ def digest(tokens: Tensor, mask: Tensor) -> Tensor:
     return ((mixed >> (64 - DIGEST_BITS)) & ((1 << DIGEST_BITS) - 1)).double()
 
 
-def ended(tokens: Tensor, eos: Sequence[int]) -> Tensor:
-    """(B,) 1 where a completion holds an end-of-sequence token, 0 where it was cut off."""
-    return torch.isin(tokens, torch.tensor(list(eos), device=tokens.device)).any(-1).double()
+def ended(tokens: Tensor, mask: Tensor, eos: Sequence[int]) -> Tensor:
+    """(B,) 1 where the last token of a completion ends a sequence, 0 where it was cut off, or masked for that.
+
+    Args: tokens, mask (B, T); what pads, or ends an earlier turn, may be the same token and says nothing.
+    """
+    last = tokens.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0))[:, 0]
+    return (torch.isin(last, torch.tensor(list(eos), device=tokens.device)) & mask.any(-1)).double()
 
 
 def trained_tokens(inputs: dict[str, Any]) -> Tensor:

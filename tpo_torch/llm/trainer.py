@@ -19,6 +19,7 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 from tpo_torch.llm import metrics
 from tpo_torch.llm.completions import CompletionTable
 from tpo_torch.llm.config import TargetPOConfig
+from tpo_torch.llm.dropout import refuse_dropout
 from tpo_torch.llm.groups import Coefficients, group_coefficients
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
@@ -57,15 +58,19 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
     _name = "Target Policy Optimization"
     _paper = {"title": "Target Policy Optimization", "id": "2604.06159"}  # noqa: RUF012
 
-    def __init__(self, model: Any, reward_funcs: Any = None, args: TargetPOConfig | None = None, **others: Any) -> None:
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: TargetPOConfig | None = None, *more: Any, **others: Any
+    ) -> None:
         if args is None:
             name = model if isinstance(model, str) else model.config.name_or_path
             args = TargetPOConfig(f"{str(name).split('/')[-1]}-TPO")
         if not isinstance(args, TargetPOConfig):
             raise TypeError(f"args: got {type(args).__name__}, expected TargetPOConfig; it takes the same arguments")
         self.layout = args.layout
-        super().__init__(model, reward_funcs, args, **others)
-        refuse_dropout(self.model)
+        super().__init__(model, reward_funcs, args, *more, **others)
+        if self.train_dataset is not None and hasattr(self.train_dataset, "__len__"):
+            self.layout.check_prompts(len(self.train_dataset))
+        refuse_dropout(self.model, args.disable_dropout)
         self._round: Round | None = None
         self._rounds = 0
         # For which round and optimizer step the rows have their coefficients, and whether the forward pass makes them.
@@ -76,6 +81,11 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._window = metrics.Window()
         self._watch = metrics.AnchorWatch()
         self._table = CompletionTable(self._logs) if args.log_completions else None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `ExactResume.train`, from nothing that an earlier call has left half done."""
+        self._ready, self._window = None, metrics.Window()
+        return super().train(*args, **kwargs)
 
     # -- a round of generation ------------------------------------------------------------------------------------
 
@@ -105,8 +115,10 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         tokens, mask = batch["completion_ids"], trained_tokens(batch)
         count = len(mask)
         batch[ROWS] = torch.arange(count, device=mask.device) + self.accelerator.process_index * count
-        columns = (mask.sum(-1), digest(tokens, mask), ended(tokens, self.eos_token_ids))
-        scores = (self._raw_rewards * self.reward_weights.to(mask.device)).nansum(1).double()
+        # One end token before TRL 1.15, several since.
+        eos = getattr(self, "eos_token_ids", [self._tokenizer.eos_token_id])
+        columns = (mask.sum(-1), digest(tokens, mask), ended(tokens, batch["completion_mask"], eos))
+        scores = (self._raw_rewards * self.reward_weights.to(mask.device)).nansum(1)
         self._rounds += 1
         self._round = round_ = Round.start(
             torch.where(self._raw_rewards.isnan().all(1), torch.nan, scores),
@@ -138,8 +150,8 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         moved = round_.moved(self.state.global_step)
         self._in_forward = False
         if self.args.anchor == "ratio" and not moved:
-            everyone = torch.arange(len(round_.scores), device=rows.device)
-            self._spread(window, everyone, self._coefficients(everyone, None, None))
+            numbers = self.accelerator.gather(rows)
+            self._spread(window, numbers, self._coefficients(numbers, None, None))
             return
         if self.layout.whole and not self.args.shuffle_rows:
             self._in_forward = True
@@ -261,14 +273,3 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         """As it was; the next step makes its coefficients anew, from the same numbers."""
         self._rounds, self._watch.seen, self._watch.said = plain["rounds"], plain["seen"], plain["said"]
         self._round = None if plain["round"] is None else Round.restore(tensors, plain["round"])
-
-
-def refuse_dropout(model: torch.nn.Module) -> None:
-    """ValueError where dropout is on: the pass that makes the coefficients would see another policy than the loss."""
-    for name, module in model.named_modules():
-        rate = module.p if isinstance(module, torch.nn.Dropout) else getattr(module, "attention_dropout", 0.0)
-        if isinstance(rate, float) and rate > 0:
-            raise ValueError(
-                f"dropout: got {rate} in {name}, expected 0, since two passes would see different policies; set "
-                "lora_dropout=0 or attention_dropout=0, or disable_dropout=True"
-            )

@@ -9,63 +9,26 @@ whole exactly when that file can be read and no process's is missing.
 from __future__ import annotations
 
 import json
-import re
-import warnings
+import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
 
 from tpo_ref.study import files
+from tpo_torch.llm.checkpoints import FORMAT, STATE_NAME, check, file_name, header, latest, layout
+from tpo_torch.llm.replay import ReplayedSampler
 from tpo_torch.llm.rewards import SafeRewards
 
-FORMAT = 1
-STATE_NAME = "trainer_state.json"
+__all__ = ["ExactResume", "ResumableGRPOTrainer", "latest"]
+
 # Two fractions of an epoch this close are the same step.
 EPOCH_TOLERANCE = 1e-9
-LAYOUT = ("world_size", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
-LAYOUT_TOO = ("num_generations", "num_iterations")
-
-
-def file_name(rank: int) -> str:
-    """The file of one process in a checkpoint."""
-    return f"exact_state_{rank}.safetensors"
-
-
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None where there is none.
-
-    Args: folder, which holds checkpoint-N; those that a killed process left half written are passed over.
-    """
-    numbered = [(int(found[1]), path) for path in folder.glob("checkpoint-*") if (found := _numbered(path))]
-    return next((path for _, path in sorted(numbered, reverse=True) if is_whole(path)), None)
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has everything that `train(resume_from_checkpoint=…)` needs to go on exactly."""
-    try:
-        files.read_json(checkpoint / STATE_NAME)
-        world = _header(checkpoint / file_name(0))["layout"]["world_size"]
-        return all(_header(checkpoint / file_name(rank)) for rank in range(world))
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return False
-
-
-class ReplayedSampler(RepeatSampler):  # type: ignore[misc]
-    """TRL's sampler, which can say with which random state its epoch began."""
-
-    began: Tensor | None = None
-
-    def __iter__(self) -> Iterator[int]:
-        self.began = self.generator.get_state() if self.shuffle else None
-        yield from super().__iter__()
 
 
 class ExactResume:
@@ -74,37 +37,43 @@ class ExactResume:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._resumed: dict[str, Any] | None = None
+        self._from: Path | None = None
         trainer: Any = self
         trainer.add_callback(_Restore(self))
 
     def train(self, resume_from_checkpoint: Any = None, **others: Any) -> Any:
         """As `transformers.Trainer.train`; True takes the newest whole checkpoint of output_dir.
 
-        Raises: ValueError where there is none, or the one named is half written or of another batch layout.
+        Raises: ValueError where there is none, or the one named is half written, of another method or batch layout, or
+            its reference model moves with the policy, which no checkpoint holds.
         """
         trainer: Any = self
         if resume_from_checkpoint is True:
             resume_from_checkpoint = latest(Path(trainer.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume: found no whole checkpoint in {trainer.args.output_dir}; start without it")
-        if resume_from_checkpoint:
-            resume_from_checkpoint = str(resume_from_checkpoint)
-            self._check(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **others)  # type: ignore[misc]
+        self._from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self._from is not None:
+            check(self._from, layout(trainer.args), trainer._name)
+            if trainer.args.sync_ref_model:
+                raise ValueError("sync_ref_model: got True, expected False; no checkpoint holds the reference model")
+        going_on = None if self._from is None else str(self._from)
+        return super().train(resume_from_checkpoint=going_on, **others)  # type: ignore[misc]
 
-    def _check(self, checkpoint: Path) -> None:
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Pass and micro-batch to go on at; of a stream, transformers takes all that was read for one pass."""
         trainer: Any = self
-        if not (checkpoint / file_name(0)).exists():
-            warnings.warn(f"{checkpoint}: made without exact state; completions in flight are lost", stacklevel=3)
-            return
-        if not is_whole(checkpoint):
-            raise ValueError(f"{checkpoint}: half written; take an older one, or resume_from_checkpoint=True")
-        was, now = _header(checkpoint / file_name(0))["layout"], _layout(trainer.args)
-        if was != now:
-            changed = ", ".join(
-                f"{name} {was.get(name)} -> {value}" for name, value in now.items() if was.get(name) != value
-            )
-            raise ValueError(f"{checkpoint}: got another batch layout ({changed}), expected the one it was made with")
+        at: tuple[int, int] = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
+        # Counts passes over the data, each with the optimizer step it began before.
+        self._pass, self._pass_began, self._in_pass = -1, 0, False
+        path = None if self._from is None else self._from / file_name(trainer.args.process_index)
+        if path is None or not path.exists():
+            return at
+        self._pass, self._pass_began = header(path)["pass"]
+        self._in_pass = True
+        if hasattr(trainer.train_dataset, "__len__") or trainer.args.ignore_data_skip:
+            return at
+        return self._pass, (trainer.state.global_step - self._pass_began) * trainer.args.gradient_accumulation_steps
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         plain = super()._get_train_sampler(dataset)  # type: ignore[misc]
@@ -115,13 +84,22 @@ class ExactResume:
 
     # -- save -----------------------------------------------------------------------------------------------------
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = self
+        if trainer.args.should_save:
+            # What an earlier run left under this number is not whole while its files are replaced one by one.
+            stale = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{trainer.state.global_step}" / STATE_NAME
+            files.remove(stale)
+        trainer.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
     def _save_rng_state(self, output_dir: str) -> None:
         trainer: Any = self
         super()._save_rng_state(output_dir)  # type: ignore[misc]
         tensors, plain = self._exact_state()
         content = save(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            metadata={"state": json.dumps(plain)},
+            metadata={"state": json.dumps(plain, default=_plain)},
         )
         files.write_bytes(Path(output_dir) / file_name(trainer.args.process_index), content)
         trainer.accelerator.wait_for_everyone()
@@ -139,14 +117,19 @@ class ExactResume:
             tensors |= {"sampler.began": sampler.began, "sampler.now": sampler.generator.get_state()}
         plain = {
             "format": FORMAT,
-            "layout": _layout(trainer.args),
+            "layout": layout(trainer.args),
+            "method": trainer._name,
+            "pass": [self._pass, self._pass_began],
+            "seconds": time.time() - self._began,
             "step": trainer._step,
             "buffer": None if buffered is None else others,
             "metrics": {mode: dict(lists) for mode, lists in trainer._metrics.items()},
             "logs": {name: _listed(log) for name, log in trainer._logs.items() if name != "images"},
             "tokens": trainer._total_train_tokens,
             "total_loss": trainer._total_loss_scalar,
+            "first_step": trainer._initial_global_step,
             "last_logged": trainer._globalstep_last_logged,
+            "entropy": [trainer.entropy_coef, trainer._last_world_entropy] if trainer.use_adaptive_entropy else None,
         }
         more, numbers = self.extra_state()
         return tensors | {f"extra.{name}": value for name, value in more.items()}, plain | {"extra": numbers}
@@ -163,7 +146,7 @@ class ExactResume:
         path = None if checkpoint is None else Path(checkpoint) / file_name(trainer.args.process_index)
         if path is None or not path.exists():
             return
-        state = _header(path)
+        state = header(path)
         with safe_open(path, framework="pt", device="cpu") as opened:
             state["tensors"] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         self._resumed = state
@@ -176,13 +159,21 @@ class ExactResume:
     def restore(self) -> None:
         """Put back what a checkpoint kept; called once, after transformers has reset its counters."""
         state, self._resumed = self._resumed, None
-        if state is None:
-            return
+        self._began = time.time()
         trainer: Any = self
+        if state is None:
+            # A second run of the same trainer is a run of its own.
+            trainer._step, trainer._buffered_inputs = 0, None
+            return
+        # Loss and speed at the end are those of the whole run.
+        self._began -= state["seconds"]
+        trainer._initial_global_step = state["first_step"]
         device, tensors = trainer.accelerator.device, state["tensors"]
         trainer._step, trainer._total_train_tokens = state["step"], state["tokens"]
         trainer._tr_loss = tensors["tr_loss"].to(trainer._tr_loss)
         trainer._total_loss_scalar, trainer._globalstep_last_logged = state["total_loss"], state["last_logged"]
+        if state["entropy"] is not None:
+            trainer.entropy_coef, trainer._last_world_entropy = state["entropy"]
         if state["buffer"] is not None:
             trainer._buffered_inputs = [
                 {
@@ -201,6 +192,24 @@ class ExactResume:
         more = {name.removeprefix("extra."): t.to(device) for name, t in tensors.items() if name.startswith("extra.")}
         self.load_extra_state(more, state["extra"])
 
+    def begin_pass(self) -> None:
+        """Called where a pass over the data begins, or is taken up again."""
+        trainer: Any = self
+        if not self._in_pass:
+            self._pass, self._pass_began = self._pass + 1, trainer.state.global_step
+        self._in_pass = False
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        trainer: Any = self
+        if trainer.state.global_step >= trainer.state.max_steps:
+            # Killed between its last checkpoint and its end: transformers would train for one step more.
+            trainer.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: float) -> Any:
+        return super()._finalize_training(trial, num_train_samples, self._began)  # type: ignore[misc]
+
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Take back what `extra_state` gave."""
 
@@ -218,21 +227,13 @@ class _Restore(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.restore()
 
-
-def _layout(args: Any) -> dict[str, int]:
-    return {name: int(getattr(args, name)) for name in (*LAYOUT, *LAYOUT_TOO)}
-
-
-def _numbered(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"checkpoint-(\d+)", path.name) if path.is_dir() else None
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_pass()
 
 
-def _header(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="pt", device="cpu") as opened:
-        state: dict[str, Any] = json.loads((opened.metadata() or {})["state"])
-    if state["format"] != FORMAT:
-        raise ValueError(f"{path}: got format {state['format']}, expected {FORMAT}; start the run afresh")
-    return state
+def _plain(value: Any) -> Any:
+    """What json does not know, in what a reward function logged: numbers of arrays, and anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _listed(log: Any) -> Any:

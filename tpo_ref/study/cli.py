@@ -232,7 +232,7 @@ def run(arguments: list[str]) -> int:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="tpo",
-                args=arguments,
+                args=cli_llm.arranged(arguments),
                 description="Target Policy Optimization: run, draw and check the paper's experiments.",
                 config=(Flag,),
             )

@@ -1,0 +1,180 @@
+"""`tpo train`: settings to a trained model, a log and checkpoints, under plain python and `accelerate launch`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PrinterCallback, ProgressCallback
+
+from tpo_ref.study import files
+from tpo_ref.study.errors import Unavailable
+from tpo_torch import checks
+from tpo_torch.llm import pretrained, quiet, resume, tasks, tiny
+from tpo_torch.llm.callbacks import Evaluation, Progress, Record
+from tpo_torch.llm.reading import load
+from tpo_torch.llm.record import Folder
+from tpo_torch.llm.settings import METHODS, TINY, RunSettings, config_class
+from tpo_torch.llm.trainer import TargetPOTrainer
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+# What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;
+# and the search for unused parameters costs a pass over the graph, while language models use all of theirs.
+OURS = {
+    "report_to": "none",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "save_only_model": False,
+    "ddp_find_unused_parameters": False,
+}
+Say = Callable[[str], None]
+
+
+def train(settings: RunSettings, out: Path, go_on: bool = False, fresh: bool = False, say: Say = print) -> Path:
+    """Run settings to the end and return the run's folder; a finished run is left as it is.
+
+    Args: out, folder of results; go_on, from the newest whole checkpoint of an unfinished run; fresh, begin again
+        whatever is there; say, takes lines of progress, on the first process alone.
+    Raises: ValueError for settings that do not fit together, or an unfinished or other run in the folder, with the
+        remedy; Unavailable for a model or data that are not here; OSError for a folder that cannot be written.
+    """
+    with quiet.quiet():
+        # Several processes without an accelerator find each other only if they are told that they have none.
+        state = PartialState(cpu=settings.trainer.get("use_cpu", not torch.accelerator.is_available()))
+        main = state.is_main_process
+        folder = Folder(out / "llm" / settings.folder)
+        tell: Say = say if main else lambda text: None
+        if not folder.check(settings, go_on, fresh):
+            tell(f"{folder.path}: finished already; --fresh runs it again")
+            return folder.path
+        rows = accumulation(settings, state.num_processes)
+        model = None if settings.model == TINY else pretrained.locate(settings.model)
+        arguments = build_arguments(settings, folder.checkpoints, rows)
+        task = tasks.load(settings.task, **settings.task_options)
+        state.wait_for_everyone()
+        if main:
+            files.check_writable(out)
+            folder.begin(settings, _layout(settings, arguments), fresh)
+        with state.main_process_first():
+            place = model or str(tiny.ensure(settings, task, out, tell))
+        _run(settings, folder, place, arguments, task, tell)
+    return folder.path
+
+
+def accumulation(settings: RunSettings, processes: int) -> int:
+    """Micro-batches per optimizer step, so that a step sees `prompts` whole groups over all processes.
+
+    Raises: ValueError when they cannot be cut evenly, with sizes that can, or when a configuration made for a number
+        of processes runs on another.
+    """
+    if settings.processes not in (None, processes):
+        raise ValueError(
+            f"processes: {settings.name} is made for {settings.processes}, got {processes}; run `accelerate launch "
+            f"--num_processes {settings.processes} -m tpo_torch.llm.train {settings.name}`, or say "
+            f"processes={processes}"
+        )
+    fields = {field.name: field.default for field in dataclasses.fields(config_class(settings.method))}
+    group, micro = (
+        checks.whole(f"trainer.{name}", settings.trainer.get(name, fields[name]), 1)
+        for name in ("num_generations", "per_device_train_batch_size")
+    )
+    rows = settings.prompts * group
+    if rows % (micro * processes):
+        fits = [size for size in range(1, rows + 1) if rows % (size * processes) == 0 and size <= micro]
+        remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
+        raise ValueError(
+            f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
+            f"{rows} rows cannot be cut into micro-batches of {micro} on {processes} processes; {remedy}"
+        )
+    return rows // (micro * processes)
+
+
+def build_arguments(settings: RunSettings, output: Path, rows: int) -> Any:
+    """The trainer's arguments, TargetPOConfig or GRPOConfig; ValueError as they raise.
+
+    Args: output, folder of the checkpoints; rows, micro-batches per optimizer step.
+    """
+    here = {"use_cpu": not torch.accelerator.is_available()}
+    given = {**OURS, **here, **settings.trainer, **getattr(settings, settings.method)}
+    return config_class(settings.method)(
+        output_dir=str(output), seed=settings.seed, gradient_accumulation_steps=rows, **given
+    )
+
+
+def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks.Task) -> Any:
+    """TargetPOTrainer, or TRL's GRPOTrainer with exact resume, on a task; as they raise."""
+    maker: Any = TargetPOTrainer if settings.method == "tpo" else resume.ResumableGRPOTrainer
+    lora = None
+    if settings.lora is not None:
+        from peft import LoraConfig
+
+        lora = LoraConfig(**{"task_type": "CAUSAL_LM", "lora_dropout": 0.0, **settings.lora})
+    return maker(
+        model=model, reward_funcs=list(task.rewards), args=arguments, train_dataset=task.train, peft_config=lora
+    )
+
+
+def _run(settings: RunSettings, folder: Folder, place: str, arguments: Any, task: tasks.Task, tell: Say) -> None:
+    start = time.perf_counter()
+    trainer = build_trainer(settings, place, arguments, task)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    evaluation = Evaluation(trainer, task, settings.evaluation, folder)
+    for callback in (evaluation, Progress(tell), Record(folder)):
+        trainer.add_callback(callback)
+    checkpoint = resume.latest(folder.checkpoints)
+    count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    tell(f"{settings.folder}: {settings.model}, {count:,} trained weights, {task.name}; {_layout(settings, arguments)}")
+    if checkpoint is not None:
+        tell(f"resumed from {checkpoint}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model(str(folder.model))
+    if trainer.accelerator.is_main_process:
+        last = {} if evaluation.last is None else evaluation.last.logged()
+        outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
+        folder.finish(settings, _layout(settings, arguments), outcome)
+    tell(f"{folder.path}: finished; `tpo figure {folder.path}` draws it, `tpo eval {folder.path}` evaluates it again")
+
+
+def _layout(settings: RunSettings, arguments: Any) -> str:
+    shape = (arguments.world_size, arguments.gradient_accumulation_steps, arguments.per_device_train_batch_size)
+    cut = "{} processes x {} micro-batches x {} rows".format(*shape)
+    return f"{settings.prompts} prompts x {arguments.num_generations} = {cut}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of one process, for `accelerate launch -m tpo_torch.llm.train`; exit code 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m tpo_torch.llm.train", description=__doc__)
+    parser.add_argument("config", help="a shipped configuration, or a path ending in .yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as trainer.learning_rate=1e-6")
+    parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
+    parser.add_argument("--fresh", action="store_true", help="begin again whatever is there")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of results")
+    given = parser.parse_intermixed_args(arguments)
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        settings = load(given.config, given.overrides, given.method, given.seed)
+        train(settings, given.out, given.resume, given.fresh)
+    except (ValueError, TypeError, OSError, Unavailable) as error:
+        # An error of one process alone would otherwise be silent.
+        print(f"tpo: {error}" if rank == 0 else f"tpo, process {rank}: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        if rank == 0:
+            print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 4000
 STAMP := .venv/.installed
 
-.PHONY: demo test bench lint trace clean
+.PHONY: demo test bench lint trace trl-range clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +30,10 @@ bench: $(STAMP)
 
 trace: $(STAMP)
 	$(BIN)/python spec/trace.py
+
+# The latest patch of each TRL version that pyproject.toml allows; downloads them the first time.
+trl-range: $(STAMP)
+	$(BIN)/python tests/trl_range.py
 
 clean:
 	rm -rf .venv .hypothesis .pytest_cache .mypy_cache .ruff_cache runs

@@ -182,9 +182,11 @@ def test_equal_rewards_leave_every_bit_under_each_anchor(anchor: str, layout: st
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def uneven_head(self: Any, *args: Any, batch_size: int | None = None, **others: Any) -> Any:
+def uneven_head(
+    self: Any, model: Any, ids: Any, attention: Any, keep: int, batch_size: int | None = None, **others: Any
+) -> Any:
     """A forward pass whose rounding depends on where in its batch a row stands, as that of a GPU may."""
-    logps, entropies, loss = tiny_llm.double_head(self, *args, **others)
+    logps, entropies, loss = tiny_llm.double_head(self, model, ids, attention, keep, **others)
     place = torch.arange(len(logps)) % (batch_size or len(logps))
     return logps * (1 + 1e-6 * place.unsqueeze(-1)), entropies, loss
 

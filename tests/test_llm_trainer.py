@@ -141,7 +141,7 @@ def test_gradient_with_options_where_groups_are_whole(option: str, tmp_path: Pat
 ROUNDED = 1e-4
 
 
-@pytest.mark.parametrize("layout", ["half a group per micro-batch", *MOVED[:3]])
+@pytest.mark.parametrize("layout", ["half a group per micro-batch", *MOVED[:2]])
 def test_gradient_with_the_installed_trl(layout: str, tmp_path: Path) -> None:
     trainer, watch = tiny_llm.train(tmp_path, tiny_llm.model(dtype=torch.float32), **LAYOUTS[layout])
     for step, given in enumerate(watch.gradients):
@@ -172,7 +172,7 @@ def test_equal_rewards_leave_every_bit_as_it_was(layout: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("anchor", ["ratio", "length", "tempered"])
-@pytest.mark.parametrize("layout", MOVED[:2])
+@pytest.mark.parametrize("layout", MOVED[:1])
 def test_equal_rewards_leave_every_bit_under_each_anchor(anchor: str, layout: str, tmp_path: Path) -> None:
     policy = tiny_llm.model(dtype=torch.float32)
     before = tiny_llm.weights(policy)
@@ -191,7 +191,7 @@ def uneven_head(
     return logps * (1 + 1e-6 * place.unsqueeze(-1)), entropies, loss
 
 
-@pytest.mark.parametrize("layout", ["three steps per round, shuffled", "two steps per round, groups cut", *MOVED])
+@pytest.mark.parametrize("layout", ["three steps per round, shuffled", *MOVED[:2]])
 def test_equal_rewards_leave_every_bit_however_a_pass_rounds(
     layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,12 +239,12 @@ def extra_passes(folder: Path, **options: Any) -> tuple[int, int]:
     return len(ours) - len(theirs), len(theirs)
 
 
-@pytest.mark.parametrize("layout", [WHOLE, LAYOUTS["three epochs"], LAYOUTS["two steps per round"]])
+@pytest.mark.parametrize("layout", [LAYOUTS["three epochs"], LAYOUTS["two steps per round"]])
 def test_whole_groups_in_a_micro_batch_take_no_extra_pass(layout: dict[str, Any], tmp_path: Path) -> None:
     assert extra_passes(tmp_path, **layout)[0] == 0
 
 
-@pytest.mark.parametrize("layout", [CUT, CUT | {"shuffle_rows": True}, LAYOUTS["two rounds per step"]])
+@pytest.mark.parametrize("layout", [CUT | {"shuffle_rows": True}, LAYOUTS["two rounds per step"]])
 def test_the_ratio_on_policy_takes_no_extra_pass(layout: dict[str, Any], tmp_path: Path) -> None:
     assert extra_passes(tmp_path, anchor="ratio", **layout)[0] == 0
 

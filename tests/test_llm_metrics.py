@@ -409,10 +409,10 @@ def test_the_table_of_completions_has_the_target_of_each(
         u = (s - s.mean(-1, keepdim=True)) / s.std(-1, correction=0, keepdim=True)
         u = torch.where(s.std(-1, keepdim=True) > 0, u, 0.0)
         wanted = {
-            "score": kept.rewards,
-            "u": u.view(-1),
-            "p_old": torch.softmax(x.view(-1, 4), -1).view(-1),
-            "q": torch.softmax(x.view(-1, 4) + u, -1).view(-1),
+            "tpo/score": kept.rewards,
+            "tpo/u": u.view(-1),
+            "tpo/p_old": torch.softmax(x.view(-1, 4), -1).view(-1),
+            "tpo/q": torch.softmax(x.view(-1, 4) + u, -1).view(-1),
         }
         assert len(found) == len(kept.rewards)
         for name, values in wanted.items():
@@ -431,7 +431,7 @@ def test_an_evaluation_in_between_does_not_mix_up_the_table(
     evaluated = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 2}
     data = tiny_llm.prompts(rows // 2)
     other = tiny_llm.train(tmp_path / "other", eval_dataset=data, **options | evaluated)[0]
-    mine, theirs = list(plain._logs["extra"]["q"]), list(other._logs["extra"]["q"])
+    mine, theirs = list(plain._logs["extra"]["tpo/q"]), list(other._logs["extra"]["tpo/q"])
     assert len(mine) == len(theirs) == 16
     assert all(np.isfinite(mine))
     # Four evaluations have pushed out the first rows of the round, or all; they have no target themselves.

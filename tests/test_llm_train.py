@@ -96,7 +96,8 @@ def test_both_methods_train_from_one_model_and_are_drawn_and_evaluated(
     runs = [f"runs/llm/micro-{method}" for method in ("tpo", "grpo")]
     code, out, _ = call(capsys, "figure", *runs)
     assert code == 0
-    assert Path(out.strip()).read_bytes().startswith(b"\x89PNG")
+    assert "TPO: micro" in out
+    assert Path(out.splitlines()[-1]).read_bytes().startswith(b"\x89PNG")
     code, _, err = call(capsys, "figure", runs[0], "mnist")
     assert code == cli.USAGE_ERROR
     assert "'mnist' beside folders of runs" in err
@@ -318,6 +319,32 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match="no folder of a run"):
         curves.read(tmp_path)
     assert not cli_llm.are_runs((str(tmp_path),))
+
+
+def run_of(folder: Path, seed: int, rewards: list[float]) -> Path:
+    settings = reading.load("tiny", method="tpo", seed=seed).plain()
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"format": 1, "state": "finished", "settings": settings}))
+    Folder(folder).log([{"step": i, "reward": r, "eval/accuracy": r / 2} for i, r in enumerate(rewards)])
+    return folder
+
+
+def test_seeds_of_one_run_are_pooled(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path / str(seed), seed, [0.0, 1.0 + 2 * seed]) for seed in (0, 1)]
+    pooled = curves.pooled([curves.read(folder) for folder in folders])
+    # Rewards 1 and 3 at the last step: mean 2, standard deviation √2, over two seeds an error of 1.
+    assert pooled.seeds == 2
+    assert pooled.reward.values.tolist() == [0, 2]
+    assert pooled.reward.errors.tolist() == pytest.approx([0, 1])
+    (found,) = curves.summary(folders)
+    assert (found["seeds"], found["last"].value, found["accuracy"].value) == (2, 2.0, 1.0)
+    # Over all steps the seeds have .5 and 1.5.
+    assert (found["reward"].value, found["reward"].error) == pytest.approx((1.0, 0.5))
+    behind = run_of(tmp_path / "behind", 2, [0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="different steps"):
+        curves.figure([*folders, behind], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="each folder once"):
+        curves.figure([folders[0], folders[0]], tmp_path / "x.png")
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=80))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,15 @@ from tpo_ref.study.main import INTERRUPTED
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "reasoning_gym", "yaml", "safetensors")
 # Reached by name, on use: this package runs without torch.
-TRAIN, EVALUATE, FIGURE, SETTINGS = (
+TRAIN, EVALUATE, FIGURE, SUMMARY, SETTINGS = (
     "tpo_torch.llm.train:train",
     "tpo_torch.llm.evaluations:evaluate_place",
     "tpo_torch.llm.curves:figure",
+    "tpo_torch.llm.curves:summary",
     "tpo_torch.llm.reading:load",
 )
 RECORD = "run.json"
+SEED_SUFFIX = r"-seed\d+$"
 
 Config = Annotated[
     str,
@@ -104,12 +107,19 @@ def are_runs(names: tuple[str, ...]) -> bool:
 
 def figure(names: tuple[str, ...], out: Path, suffix: str, as_json: bool) -> int:
     """Draw the curves of run folders together into OUT/figures."""
-    path = out / "figures" / f"{'-'.join(dict.fromkeys(Path(name).resolve().name for name in names))}.{suffix}"
-    drawn = str(_reach(FIGURE)([Path(name) for name in names], path))
+    # Seeds of one run share a curve, and the name of the file.
+    named = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
+    path = out / "figures" / f"{'-'.join(named)}.{suffix}"
+    folders = [Path(name) for name in names]
+    found = _reach(SUMMARY)(folders)
+    drawn = str(_reach(FIGURE)(folders, path))
     if as_json:
         show.print_json([drawn])
-    else:
-        show.print_lines([drawn])
+        return 0
+    header = ["", "seeds", "training reward, all steps", "last tenth of the steps", "accuracy at the end"]
+    rows = [[f["name"], str(f["seeds"]), *(_estimate(f[key]) for key in ("reward", "last", "accuracy"))] for f in found]
+    show.print_table([header, *rows], "means over seeds ± standard errors")
+    show.print_lines([drawn])
     return 0
 
 
@@ -124,6 +134,12 @@ def _reach(place: str) -> Callable[..., Any]:
     module, _, function = place.partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found
+
+
+def _estimate(found: Any) -> str:
+    if found is None:
+        return "—"
+    return f"{found.value:.3f}" + (f" ± {found.error:.3f}" if found.n > 1 else "")
 
 
 def _number(value: float | None) -> str:

@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 PANEL_WIDTH, HEIGHT, ROOM_PER_ROW, LEGEND_ENTRY_WIDTH = 4.4, 3.0, 0.22, 2.6
 MOST_COLUMNS = 2
 DPI, TITLE_SIZE, MARK_SIZE, CAP = 160, 10, 4, 2.5
-# The raw curve behind its mean over a window of this share of the steps, at least so many of them.
+# The raw curve, or a band of one standard error over seeds, behind its mean over a window of this share of the steps,
+# at least so many of them.
 RAW_OPACITY, WINDOW_SHARE, SMALLEST_WINDOW = 0.25, 0.1, 5
 # What is drawn: its label, its name, and whether each value is marked and has an error bar.
 PANELS = (
@@ -59,7 +60,7 @@ class Run:
     """One run: its name, the style of its method, and its curves, empty where it has none.
 
     Args: reward, mean of each training batch; accuracy, of greedy answers to held-out prompts; kl, KL(q‖p) in nats; tv,
-        mean total variation between target and anchor.
+        mean total variation between target and anchor; seeds, that the curves are means over.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Run:
     accuracy: Curve
     kl: Curve
     tv: Curve
+    seeds: int = 1
 
 
 def draw(runs: Sequence[Run], path: Path) -> Path:
@@ -84,10 +86,13 @@ def draw(runs: Sequence[Run], path: Path) -> Path:
             for index, run in enumerate(runs):
                 if len(getattr(run, name).steps):
                     (_marked if marked else _smooth)(axis, getattr(run, name), _look(run, index, several))
+            if marked:
+                axis.set_ylim(bottom=0)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel("optimizer step")
             axis.set_ylabel(label)
-        figure.suptitle(", ".join(dict.fromkeys(run.name for run in runs)), fontsize=TITLE_SIZE)
+        over = "; mean ± standard error over seeds" if any(run.seeds > 1 for run in runs) else ""
+        figure.suptitle(", ".join(dict.fromkeys(run.name for run in runs)) + over, fontsize=TITLE_SIZE)
         handles = {label: h for a in reversed(axes) for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
         buffer = io.BytesIO()
@@ -123,16 +128,21 @@ def smoothed(values: Floats) -> Floats:
 def _look(run: Run, index: int, several: bool) -> dict[str, Any]:
     chosen = style(run.style)
     label = f"{chosen.label}: {run.name}" if several else chosen.label
+    label += f", {run.seeds} seeds" if run.seeds > 1 else ""
     return {"color": chosen.colour, "linestyle": chosen.dash, "label": label, "marker": MARKERS[index % len(MARKERS)]}
 
 
 def _smooth(axis: Any, curve: Curve, look: dict[str, Any]) -> None:
     look = {name: value for name, value in look.items() if name != "marker"}
-    axis.plot(curve.steps, curve.values, color=look["color"], alpha=RAW_OPACITY)
-    axis.plot(curve.steps, smoothed(curve.values), **look)
+    middle = smoothed(curve.values)
+    if np.isfinite(curve.errors).all():
+        wide = smoothed(curve.errors)
+        axis.fill_between(curve.steps, middle - wide, middle + wide, color=look["color"], alpha=RAW_OPACITY, lw=0)
+    else:
+        axis.plot(curve.steps, curve.values, color=look["color"], alpha=RAW_OPACITY)
+    axis.plot(curve.steps, middle, **look)
 
 
 def _marked(axis: Any, curve: Curve, look: dict[str, Any]) -> None:
     errors = np.where(np.isfinite(curve.errors), curve.errors, 0.0)
     axis.errorbar(curve.steps, curve.values, yerr=errors, markersize=MARK_SIZE, capsize=CAP, **look)
-    axis.set_ylim(bottom=0)

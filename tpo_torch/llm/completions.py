@@ -8,7 +8,8 @@ from typing import Any
 from tpo_torch.llm.groups import TargetSettings, group_coefficients
 from tpo_torch.llm.metrics import Rows
 
-COLUMNS = ("score", "u", "p_old", "q")
+# Prefixed, since a reward function may log a "score" of its own.
+COLUMNS = ("tpo/score", "tpo/u", "tpo/p_old", "tpo/q")
 NAN = float("nan")
 
 

@@ -3,27 +3,77 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import run_figures
+from tpo_ref.study import run_figures, statistics
+from tpo_ref.study.methods import style
 from tpo_ref.study.run_figures import Curve, Run
+from tpo_ref.study.statistics import Estimate
 from tpo_torch.llm.record import Folder
 
 # What is drawn, by the names of the log; runs of a method that has none of a curve are left out of its panel.
 REWARD, ACCURACY, DISTANCE, TILT = "reward", "eval/accuracy", "tpo/kl_target", "anchor/tv"
 
+CURVES = ("reward", "accuracy", "kl", "tv")
+# Of the steps, those that count as the end of a run.
+LAST_SHARE = 0.1
+
 
 def figure(folders: Sequence[Path], path: Path) -> Path:
-    """Draw the runs of several folders together; the suffix of the path chooses the format.
+    """Draw the runs of several folders together, those that differ in their seed alone as one with a band.
 
+    Args: folders; path, whose suffix chooses the format.
     Raises: ValueError for a folder that holds no run, or whose log is empty.
     """
-    return run_figures.draw([read(folder) for folder in folders], path)
+    return run_figures.draw([pooled(group) for group in _by_name(folders).values()], path)
+
+
+def summary(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Numbers of the same runs, pooled alike: means over seeds with their standard errors, NaN for one seed.
+
+    Returns: per name: seeds; reward, mean over all steps; last, over the last tenth of them; accuracy, of the last
+        evaluation, None where a run has none.
+    Raises: ValueError as `figure`.
+    """
+    return [
+        {
+            "name": name,
+            "seeds": len(runs),
+            "reward": _over(runs, lambda run: run.reward.values.mean()),
+            "last": _over(
+                runs, lambda run: run.reward.values[-max(1, round(LAST_SHARE * len(run.reward.values))) :].mean()
+            ),
+            "accuracy": _over(runs, lambda run: run.accuracy.values[-1])
+            if all(len(run.accuracy.values) for run in runs)
+            else None,
+        }
+        for name, runs in _by_name(folders).items()
+    ]
+
+
+def pooled(runs: Sequence[Run]) -> Run:
+    """One run of the means over several, with the standard errors over them; the only one as it is.
+
+    Raises: ValueError where they have logged other steps: one of them is not finished.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    first = runs[0]
+    made = {}
+    for name in CURVES:
+        curves = [getattr(run, name) for run in runs]
+        if any(not np.array_equal(curve.steps, curves[0].steps) for curve in curves):
+            raise ValueError(
+                f"{first.name}: got seeds that have come to different steps; finish them, or draw them apart"
+            )
+        values = np.stack([curve.values for curve in curves])
+        made[name] = Curve(curves[0].steps, values.mean(0), values.std(0, ddof=1) / len(runs) ** 0.5)
+    return Run(first.name, first.style, **made, seeds=len(runs))
 
 
 def read(folder: Path) -> Run:
@@ -34,13 +84,28 @@ def read(folder: Path) -> Run:
     if not any(len(curve.steps) for curve in curves.values()):
         raise ValueError(f"{folder}: got a run that has logged nothing yet; wait for its first step")
     return Run(
-        name=settings["name"] + (f", seed {settings['seed']}" if settings["seed"] else ""),
+        name=settings["name"],
         style=_style(settings),
         reward=curves[REWARD],
         accuracy=curves[ACCURACY],
         kl=curves[DISTANCE],
         tv=curves[TILT],
     )
+
+
+def _by_name(folders: Sequence[Path]) -> dict[str, list[Run]]:
+    """Runs of one name and method together, in the order given; ValueError for the same folder twice."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"runs: got {', '.join(map(str, folders))}, expected each folder once")
+    found: dict[str, list[Run]] = {}
+    for folder in folders:
+        run = read(folder)
+        found.setdefault(f"{style(run.style).label}: {run.name}", []).append(run)
+    return found
+
+
+def _over(runs: Sequence[Run], number: Callable[[Run], Any]) -> Estimate:
+    return statistics.mean(np.array([float(number(run)) for run in runs]))
 
 
 def _style(settings: Mapping[str, Any]) -> str:

@@ -13,13 +13,15 @@ from tpo_torch import diagnostics, simplex
 from tpo_torch.llm.groups import TargetSettings, group_coefficients, pack
 from tpo_torch.llm.rollouts import Round
 
-# GRPO's own figures: those of clipping mean nothing here, the others depend on the micro-batch and are made anew.
+# GRPO's own figures: those of clipping and of its loss mean nothing here, the others depend on the micro-batch and are
+# made anew.
 NOT_OURS = (
     "clip_ratio/low_mean",
     "clip_ratio/low_min",
     "clip_ratio/high_mean",
     "clip_ratio/high_max",
     "clip_ratio/region_mean",
+    "policy_loss",
     "entropy",
     "kl",
 )

@@ -18,7 +18,7 @@ ITEMS = (
     *("REBEL", "AWR", "MPO", "PMPO"),
 )
 # Experiments run in one package: a chapter, one implementation and a property are enough.
-FIGURES = ("Fig. 2", "Fig. 3", "Fig. 4", "Fig. 4b", "Fig. 5", "Fig. 6", "Fig. 7", "Fig. 8")
+FIGURES = ("Fig. 2", "Fig. 3", "Fig. 4", "Fig. 4b", "Fig. 5", "Fig. 6", "Fig. 7", "Fig. 8", "Fig. 9")
 ROOMS = ("chapter", "tpo_ref", "tpo_torch", "property")
 
 Trace = dict[str, dict[str, list[str]]]

@@ -91,7 +91,7 @@ def test_the_layout_that_a_refusal_suggests_is_taken() -> None:
         refused += 1
         found = re.search(
             r"\nThis works: per_device_train_batch_size=(\d+), gradient_accumulation_steps=(\d+)"
-            r"(, steps_per_generation left out)? \((\d+) prompts? per round\)$",
+            r"(, steps_per_generation and generation_batch_size left out)? \((\d+) prompts? per round\)$",
             message,
         )
         assert found, message
@@ -159,6 +159,7 @@ OTHERS: dict[str, Any] = {
     "epsilon_high": 0.28,
     "top_entropy_quantile": 0.2,
     "off_policy_mask_threshold": 0.5,
+    "neftune_noise_alpha": 5.0,
     "use_bias_correction_kl": True,
     "vllm_importance_sampling_correction": True,
 }

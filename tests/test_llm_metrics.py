@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_llm import cut
 from trl import GRPOTrainer
 
-from tpo_torch.llm import TargetSettings
+from tpo_torch.llm import TargetSettings, metrics
 from tpo_torch.llm.groups import ANCHORS
 from tpo_torch.llm.metrics import ENOUGH_GROUPS, NOT_OURS, AnchorWatch, Rows, TokenSums, Window, figures, token_sums
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, without_rounding
@@ -85,7 +85,7 @@ def test_each_figure_has_its_definition(anchor: str) -> None:
         "anchor/dominance": over(MIXED, lambda g: logits[g].std() * 0.5 / reach[g]),
         "anchor/dominated": over(MIXED, lambda g: logits[g].std() * 0.5 > reach[g]),
         "anchor/tv": over(KEPT, lambda g: tv[g]),
-        "anchor/tv_median": min(tv[4], tv[7]),
+        "anchor/tv_median": (tv[4] + tv[7]) / 2,
         "anchor/unmoved": over(KEPT, lambda g: tv[g] < 0.01),
         "anchor/kl": over(KEPT, lambda g: (q[g] * np.log(q[g] / old[g])).sum()),
         "anchor/kl_ceiling": over(KEPT, lambda g: {4: -logits[4][0], 7: -logits[7][1], 9: 0.0}[g]),
@@ -326,27 +326,40 @@ def test_a_degenerate_anchor_is_said_once_when_enough_groups_show_it() -> None:
 
 @pytest.mark.parametrize("settings", [TargetSettings("ratio"), TargetSettings("tempered", anchor_temperature=50.0)])
 def test_a_healthy_anchor_is_not_complained_of(settings: TargetSettings) -> None:
-    assert not AnchorWatch().degenerate(spread(50.0, 20), settings)
-    assert not AnchorWatch().degenerate(spread(1.0, 20), TargetSettings())
+    assert not AnchorWatch().degenerate(spread(50.0, ENOUGH_GROUPS), settings)
+    assert not AnchorWatch().degenerate(spread(1.0, ENOUGH_GROUPS), TargetSettings())
+
+
+def test_a_step_of_many_groups_is_judged_as_a_whole() -> None:
+    # Two thirds of the groups have a healthy anchor, and they come first: the last 64 alone would raise the alarm.
+    healthy, degenerate = spread(0.5, 2 * ENOUGH_GROUPS), spread(50.0, ENOUGH_GROUPS, first=2 * ENOUGH_GROUPS)
+    rows = Rows(*(torch.cat(pair) for pair in zip(healthy, degenerate, strict=True)))
+    assert not AnchorWatch().degenerate(rows, TargetSettings())
 
 
 def test_groups_that_ask_for_nothing_say_nothing_about_the_anchor() -> None:
     watch = AnchorWatch()
-    equal = spread(50.0, 20)._replace(score=torch.zeros(40).double())
+    equal = spread(50.0, ENOUGH_GROUPS)._replace(score=torch.zeros(2 * ENOUGH_GROUPS).double())
     assert not watch.degenerate(equal, TargetSettings())
-    assert not watch.degenerate(spread(50.0, 20)._replace(valid=torch.zeros(40).double()), TargetSettings())
+    assert not watch.degenerate(
+        spread(50.0, ENOUGH_GROUPS)._replace(valid=torch.zeros(2 * ENOUGH_GROUPS).double()), TargetSettings()
+    )
     assert watch.seen == []
 
 
 def test_the_remedy_for_a_ratio_is_not_the_ratio() -> None:
     watch, settings = AnchorWatch(), TargetSettings("ratio", eta=1000.0)
-    assert watch.degenerate(spread(1.0, 20), settings)
+    assert watch.degenerate(spread(1.0, ENOUGH_GROUPS), settings)
     assert "lower eta=1000" in watch.message(settings)
     assert "Use anchor='ratio'" not in watch.message(settings)
 
 
 @pytest.mark.parametrize("anchor", ["policy", "ratio"])
-def test_training_warns_once_of_a_degenerate_anchor_and_of_no_other(anchor: str, tmp_path: Path) -> None:
+def test_training_warns_once_of_a_degenerate_anchor_and_of_no_other(
+    anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Few enough for a short run.
+    monkeypatch.setattr(metrics, "ENOUGH_GROUPS", 8)
     policy = tiny_llm.model(dtype=torch.float32)
     # Nearly deterministic: probabilities of completions are then hundreds of nats apart.
     policy.lm_head.weight.data *= 300

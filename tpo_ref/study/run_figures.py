@@ -34,7 +34,10 @@ PANELS = (
     ("KL(q‖p), nats", "kl", False),
     ("TV(target, anchor)", "tv", False),
 )
-# Runs of one method differ in their marks.
+POOLED = "mean and one standard error over seeds; reward and the lower panels smoothed"
+SINGLE = "faint: each step, bold: running mean; bars: one standard error over prompts"
+# Runs of one method differ in dashes and marks.
+DASHES: tuple[Any, ...] = (":", (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LOOK: Any = {
     "font.size": 9,
@@ -85,15 +88,20 @@ def draw(runs: Sequence[Run], path: Path) -> Path:
         for axis, (label, name, marked) in zip(axes, panels, strict=True):
             for index, run in enumerate(runs):
                 if len(getattr(run, name).steps):
-                    (_marked if marked else _smooth)(axis, getattr(run, name), _look(run, index, several))
+                    (_marked if marked else _smooth)(axis, getattr(run, name), _look(run, runs[:index], several))
             if marked:
                 axis.set_ylim(bottom=0)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel("optimizer step")
             axis.set_ylabel(label)
-        over = "; mean ± standard error over seeds" if any(run.seeds > 1 for run in runs) else ""
-        figure.suptitle(", ".join(dict.fromkeys(run.name for run in runs)) + over, fontsize=TITLE_SIZE)
-        handles = {label: h for a in reversed(axes) for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
+        pooled = any(run.seeds > 1 for run in runs)
+        figure.suptitle(
+            f"{', '.join(dict.fromkeys(run.name for run in runs))}\n{POOLED if pooled else SINGLE}", fontsize=TITLE_SIZE
+        )
+        # Those with marks last, so that the legend shows them.
+        shown = [axis for _, axis in sorted(zip(panels, axes, strict=True), key=lambda pair: pair[0][2])]
+        found = {label: h for a in shown for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
+        handles = {label: found[label] for a in axes for label in a.get_legend_handles_labels()[1]}
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=path.suffix.lstrip("."), dpi=DPI)
@@ -125,11 +133,13 @@ def smoothed(values: Floats) -> Floats:
     return np.asarray(np.convolve(values, kernel)[half : half + len(values)] / counted, dtype=np.float64)
 
 
-def _look(run: Run, index: int, several: bool) -> dict[str, Any]:
+def _look(run: Run, before: Sequence[Run], several: bool) -> dict[str, Any]:
     chosen = style(run.style)
+    again = sum(other.style == run.style for other in before)
     label = f"{chosen.label}: {run.name}" if several else chosen.label
     label += f", {run.seeds} seeds" if run.seeds > 1 else ""
-    return {"color": chosen.colour, "linestyle": chosen.dash, "label": label, "marker": MARKERS[index % len(MARKERS)]}
+    dash = (chosen.dash, *DASHES)[again % (1 + len(DASHES))]
+    return {"color": chosen.colour, "linestyle": dash, "label": label, "marker": MARKERS[len(before) % len(MARKERS)]}
 
 
 def _smooth(axis: Any, curve: Curve, look: dict[str, Any]) -> None:

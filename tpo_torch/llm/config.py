@@ -38,6 +38,7 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epsilon_high": (lambda x: x is None, "TPO clips nothing. Leave it out"),
     "top_entropy_quantile": (lambda x: x == 1, "it drops tokens from the log-probability of a completion"),
     "off_policy_mask_threshold": (lambda x: x is None, "it drops rows from the loss but not from the softmax"),
+    "neftune_noise_alpha": (lambda x: x is None, "under its noise two passes see different policies"),
     "use_bias_correction_kl": (lambda x: not x, "it needs importance ratios, which TPO has not"),
     "vllm_importance_sampling_correction": (
         lambda x: not x,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +96,26 @@ def read(folder: Path) -> Run:
 
 
 def _by_name(folders: Sequence[Path]) -> dict[str, list[Run]]:
-    """Runs of one name and method together, in the order given; ValueError for the same folder twice."""
+    """Runs that differ in their seed alone together, in the order given; ValueError for the same folder twice."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"runs: got {', '.join(map(str, folders))}, expected each folder once")
-    found: dict[str, list[Run]] = {}
+    alike: dict[str, dict[int, Path]] = {}
     for folder in folders:
-        run = read(folder)
-        found.setdefault(f"{style(run.style).label}: {run.name}", []).append(run)
+        settings = Folder(folder).read()["settings"]
+        key = json.dumps({**settings, "seed": None}, sort_keys=True)
+        if settings["seed"] in alike.get(key, {}):
+            # The same run made twice is no second seed.
+            key += str(folder)
+        alike.setdefault(key, {})[settings["seed"]] = folder
+    found: dict[str, list[Run]] = {}
+    for group in alike.values():
+        runs = [read(folder) for folder in group.values()]
+        name = f"{style(runs[0].style).label}: {runs[0].name}"
+        if name in found:
+            folder = next(iter(group.values()))
+            runs = [replace(run, name=str(folder)) for run in runs]
+            name = f"{style(runs[0].style).label}: {folder}"
+        found[name] = runs
     return found
 
 

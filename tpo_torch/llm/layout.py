@@ -125,9 +125,11 @@ class BatchLayout:
         cuts = [size for size in range(1, rows + 1) if rows % size == 0 and size <= self.per_device]
         whole = [size for size in cuts if size % self.num_generations == 0]
         size = max(whole or cuts)
+        without = (
+            "" if self.steps_per_generation is None else ", steps_per_generation and generation_batch_size left out"
+        )
         return (
-            f"This works: per_device_train_batch_size={size}, gradient_accumulation_steps={rows // size}"
-            f"{'' if self.steps_per_generation is None else ', steps_per_generation left out'} "
+            f"This works: per_device_train_batch_size={size}, gradient_accumulation_steps={rows // size}{without} "
             f"({_counted(prompts, 'prompt', 'prompts')} per round)"
         )
 

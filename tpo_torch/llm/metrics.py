@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,8 +26,9 @@ NOT_OURS = (
     "entropy",
     "kl",
 )
-# The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor, and of how many groups.
-DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 8
+# The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor, and of how many groups at
+# least: the median of a few falls below now and then.
+DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 64
 
 
 class Rows(NamedTuple):
@@ -121,7 +123,7 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
         "tpo/target_entropy": diagnostics.group_mean(torch.where(keep.any(-1), simplex.entropy(q), math.nan)),
         "tpo/max_coefficient": made.c.abs().max(),
         **{f"anchor/{name}": diagnostics.group_mean(x) for name, x in health._asdict().items()},
-        "anchor/tv_median": health.tv[mixed].nanmedian() if bool(mixed.any()) else torch.tensor(math.nan),
+        "anchor/tv_median": torch.quantile(health.tv[mixed], 0.5) if bool(mixed.any()) else torch.tensor(math.nan),
         "anchor/length_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.length, keep)),
         "anchor/score_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.score, keep)),
         "group/zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u, keep)),
@@ -170,15 +172,16 @@ class AnchorWatch:
         keep = packing.to_groups(valid) & packing.mask
         mixed = diagnostics.zero_variance(packing.to_groups(made.u), keep) == 0
         tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (made.q, made.p_old)))
-        self.seen = (self.seen + tv[mixed].tolist())[-ENOUGH_GROUPS:]
-        self.said = len(self.seen) == ENOUGH_GROUPS and sorted(self.seen)[ENOUGH_GROUPS // 2] < DEGENERATE_TV
+        now = tv[mixed].tolist()
+        self.seen = (self.seen + now)[-max(ENOUGH_GROUPS, len(now)) :]
+        self.said = len(self.seen) >= ENOUGH_GROUPS and statistics.median(self.seen) < DEGENERATE_TV
         return self.said
 
     def message(self, settings: TargetSettings) -> str:
         """What is wrong and what to do."""
-        median = sorted(self.seen)[ENOUGH_GROUPS // 2]
+        median = statistics.median(self.seen)
         found = (
-            f"anchor {settings.anchor!r} is degenerate: of the last {ENOUGH_GROUPS} groups with unequal rewards, the "
+            f"anchor {settings.anchor!r} is degenerate: of the last {len(self.seen)} groups with unequal rewards, the "
             f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. "
         )
         if settings.anchor == "ratio":

@@ -66,6 +66,8 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             args = TargetPOConfig(f"{str(name).split('/')[-1]}-TPO")
         if not isinstance(args, TargetPOConfig):
             raise TypeError(f"args: got {type(args).__name__}, expected TargetPOConfig; it takes the same arguments")
+        if args.device.type == "mps":
+            raise ValueError("device: got mps, expected one with float64, which coefficients need; set use_cpu=True")
         self.layout = args.layout
         super().__init__(model, reward_funcs, args, *more, **others)
         if self.train_dataset is not None and hasattr(self.train_dataset, "__len__"):

@@ -1,4 +1,4 @@
-"""The command line: list, run, figure, table, compare, verify, demo."""
+"""The command line: list, run, figure, table, compare, verify, demo, and train, eval of language models."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def run(arguments: list[str]) -> int:
                 COMMANDS,
                 prog="tpo",
                 args=cli_llm.arranged(arguments),
-                description="Target Policy Optimization: run, draw and check the paper's experiments.",
+                description="Target Policy Optimization: the paper's experiments, and language models trained with it.",
                 config=(Flag,),
             )
         )
@@ -241,7 +241,7 @@ def run(arguments: list[str]) -> int:
         # The reader of our output, `head` say, has seen enough; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, Unavailable) as error:
+    except (ValueError, TypeError, OSError, ImportError, Unavailable) as error:
         print(f"tpo: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:

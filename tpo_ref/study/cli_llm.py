@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tpo_ref.study import show
-from tpo_ref.study.errors import MissingExtra
+from tpo_ref.study.errors import MissingExtra, Unavailable
 from tpo_ref.study.main import INTERRUPTED
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "reasoning_gym", "yaml", "safetensors")
@@ -25,6 +25,7 @@ TRAIN, EVALUATE, FIGURE, SUMMARY, SETTINGS = (
     "tpo_torch.llm.curves:summary",
     "tpo_torch.llm.reading:load",
 )
+REWARD_ERROR = "tpo_torch.llm.rewards:RewardError"
 RECORD = "run.json"
 SEED_SUFFIX = r"-seed\d+$"
 
@@ -68,6 +69,10 @@ def train(
     except KeyboardInterrupt:
         print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
+    except RuntimeError as error:
+        if isinstance(error, _reach(REWARD_ERROR)):  # type: ignore[arg-type]
+            raise Unavailable(str(error)) from error
+        raise
     return 0
 
 

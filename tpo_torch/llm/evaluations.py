@@ -29,7 +29,10 @@ def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str]
         folder = Folder(Path(place))
         run = folder.record.exists()
         if not run and task is None:
-            raise ValueError(f"eval: got the model {place} without --task, expected one of {', '.join(tasks.NAMES)}")
+            raise ValueError(
+                f"eval: {place} is no folder of a run (it has no {folder.record.name}), and for a model --task is "
+                f"needed: one of {', '.join(tasks.NAMES)}"
+            )
         content = folder.read()["settings"] if run else {"name": "eval", "model": place, "task": task}
         if task is not None and task != content["task"]:
             content = {**content, "task": task, "task_options": {}}
@@ -58,7 +61,7 @@ def _newest(folder: Folder) -> str:
 
 def _sampling(settings: RunSettings) -> Sampling:
     """As the trainer would generate, where its settings say so."""
-    given = {**settings.trainer, **getattr(settings, settings.method)}
+    given = settings.given
     return Sampling(**{name: given[name] for name in Sampling.__dataclass_fields__ if given.get(name) is not None})
 
 

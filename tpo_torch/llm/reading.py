@@ -12,20 +12,15 @@ from typing import Any
 import yaml
 
 from tpo_ref.study.protocol import unknown
-from tpo_torch.llm.settings import (
-    EvaluationSettings,
-    Mappings,
-    RunSettings,
-    TinySettings,
-    WarmupSettings,
-    check_fields,
-)
+from tpo_torch.llm.fields import Mappings, check_fields
+from tpo_torch.llm.settings import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
 CONFIGS = Path(__file__).parent / "configs"
 SUFFIXES = (".yaml", ".yml")
 # YAML 1.1 takes 1e-6 for a word, since it wants a point before the exponent.
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-PLAIN_SECTIONS = ("task_options", "trainer", "tpo", "grpo")
+TASK, OPTIONS = "task", "task_options"
+PLAIN_SECTIONS = (OPTIONS, "trainer", "tpo", "grpo")
 SECTIONS: dict[str, Callable[..., Any]] = {
     "evaluation": EvaluationSettings,
     "tiny": TinySettings,
@@ -42,14 +37,23 @@ def load(
         nested, such as "trainer.learning_rate=1e-6"; method and seed, None for the configuration's own.
     Raises: ValueError, TypeError for a configuration or key that does not exist, naming the nearest; OSError.
     """
-    content = _read(name_or_path)
+    content = _read(name_or_path, ())
     chosen = {name: value for name, value in {"method": method, "seed": seed}.items() if value is not None}
-    return changed(content | chosen, overrides)
+    return dataclasses.replace(changed(content | chosen, overrides), source=name_or_path)
 
 
 def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
-    """Settings from JSON values with "key=value" laid over them; ValueError, TypeError as `load`."""
-    own = dict(content)
+    """Settings from JSON values with "key=value" laid over them; ValueError, TypeError as `load`.
+
+    Another task leaves the options of the one before behind: they would mean nothing to it.
+    """
+    own, overrides = dict(content), tuple(overrides)
+    named: dict[str, Any] = {}
+    for text in overrides:
+        if text.partition("=")[0] == TASK:
+            _override(named, text)
+    if named.get(TASK, own.get(TASK)) != own.get(TASK):
+        own[OPTIONS] = {}
     for text in overrides:
         _override(own, text)
     return from_plain(own)
@@ -57,7 +61,7 @@ def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
 
 def from_plain(content: Mappings) -> RunSettings:
     """Settings from JSON values, as `RunSettings.plain` gives them; ValueError, TypeError as `load`."""
-    known = {f.name: f for f in dataclasses.fields(RunSettings)}
+    known = {f.name: f for f in dataclasses.fields(RunSettings) if f.name != "source"}
     for name in content:
         if name not in known:
             raise unknown("setting", name, known)
@@ -84,7 +88,9 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 
 
-def _read(name_or_path: str) -> dict[str, Any]:
+def _read(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
+    if name_or_path in above:
+        raise ValueError(f"base: {' -> '.join((*above, name_or_path))} comes back to itself; drop one of them")
     path = Path(name_or_path)
     if path.suffix not in SUFFIXES:
         if name_or_path not in shipped():
@@ -99,14 +105,17 @@ def _read(name_or_path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     own = _numbers(_mapping(str(path), content))
     base = own.pop("base", None)
-    below = {} if base is None else _read(str(base))
+    below = {} if base is None else _read(str(base), (*above, name_or_path))
     return {**_merged(below, own), "name": own.get("name", path.stem)}
 
 
 def _merged(below: Mappings, above: Mappings) -> dict[str, Any]:
     """A configuration laid over the one it names as its base: sections are joined, what they hold is replaced."""
     both = [k for k, v in above.items() if isinstance(v, Mapping) and isinstance(below.get(k), Mapping)]
-    return {**below, **above, **{k: {**below[k], **above[k]} for k in both if k != "task_options"}}
+    joined = {**below, **above, **{k: {**below[k], **above[k]} for k in both if k != OPTIONS}}
+    if above.get(TASK, below.get(TASK)) != below.get(TASK) and OPTIONS not in above:
+        joined.pop(OPTIONS, None)
+    return joined
 
 
 def _override(content: dict[str, Any], text: str) -> None:

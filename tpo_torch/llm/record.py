@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tpo_torch.llm.settings import RunSettings
 
 FORMAT = 1
 RUNNING, FINISHED = "running", "finished"
+NEEDED = ("name", "model", "task", "method")
 PACKAGES = ("transformers", "trl", "peft", "accelerate", "datasets", "reasoning-gym", "tokenizers")
 
 
@@ -55,12 +57,15 @@ class Folder:
         return self.path / "samples"
 
     def read(self) -> dict[str, Any]:
-        """The record; ValueError for a folder that holds no run, or one of a later format."""
+        """The record; ValueError for a folder that holds no run, one of a later format, or one without settings."""
         if not self.record.exists():
             raise ValueError(f"{self.path}: got no folder of a run (it has no run.json); `tpo train` makes one")
         record = files.read_json(self.record)
         if record.get("format") != FORMAT:
             raise ValueError(f"{self.record}: got format {record.get('format')!r}, expected {FORMAT}")
+        found = record.get("settings")
+        if not isinstance(found, Mapping) or any(name not in found for name in NEEDED) or "state" not in record:
+            raise ValueError(f"{self.record}: got no settings of a run, or no state; delete the folder and run again")
         return record
 
     def check(self, settings: RunSettings, resume: bool, fresh: bool) -> bool:
@@ -68,9 +73,19 @@ class Folder:
 
         Reads only, so that every process comes to the same answer.
         """
-        if fresh or not self.record.exists():
+        if fresh:
+            return True
+        if not self.record.exists():
+            if self._has_checkpoints():
+                raise ValueError(
+                    f"{self.checkpoints}: holds checkpoints of a run whose record (run.json) is gone; --fresh removes "
+                    "them, another name=… leaves them"
+                )
             return True
         record = self.read()
+        if record["state"] == RUNNING and not self.metrics.exists() and not self._has_checkpoints():
+            # It failed before its first evaluation: there is nothing to lose and nothing to go on from.
+            return True
         other = differing(record["settings"], json.loads(json.dumps(settings.plain())))
         if other:
             raise ValueError(
@@ -88,8 +103,9 @@ class Folder:
 
     def begin(self, settings: RunSettings, layout: str, fresh: bool) -> None:
         """Make the folder and its record; with `fresh`, without what was there."""
-        if fresh and self.record.exists():
-            shutil.rmtree(self.path)
+        if fresh:
+            # A folder without a record may hold what is none of ours.
+            _remove(self.path if self.record.exists() else self.checkpoints)
         self._write(settings, layout, RUNNING, {})
 
     def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any]) -> None:
@@ -112,6 +128,9 @@ class Folder:
                     raise ValueError(f"{self.metrics}, line {number}: got no JSON object ({error})") from error
         return found
 
+    def _has_checkpoints(self) -> bool:
+        return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+
     def _write(self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any]) -> None:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
         plain = {name: _plain(value) for name, value in outcome.items()}
@@ -132,7 +151,19 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "
     return found
 
 
+def _remove(path: Path) -> None:
+    """Without the folder at once, even where removing its files is cut short."""
+    if path.exists():
+        gone = path.with_name(f".{path.name}-{os.getpid()}.removed")
+        path.rename(gone)
+        shutil.rmtree(gone)
+
+
+def finite(value: Any) -> Any:
+    """The same value, None for a float that JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    value = finite(value)
     return value if isinstance(value, (str, int, float, bool, type(None))) else float(value)

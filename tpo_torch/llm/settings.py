@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tpo_ref.study.protocol import unknown
 from tpo_torch import checks
+from tpo_torch.llm.fields import Mappings, check_fields, quoted
 
 METHODS = ("tpo", "grpo")
+LAUNCHERS = Path(__file__).parent / "configs" / "accelerate"
 TINY = "tiny"
-# A misspelt field is answered with so many names at most, each so similar: TRL knows well over a hundred.
-CLOSEST, CLOSE = 3, 0.5
-# What follows from other settings and may not be said twice, and what stays off.
-REFUSED = {
-    "output_dir": "it is OUT/llm/NAME-METHOD; choose --out and name",
-    "seed": "it is the run's: seed=N",
-    "gradient_accumulation_steps": "it follows from prompts, num_generations, per_device_train_batch_size, processes",
-    "trust_remote_code": "it stays off: a model is weights and configuration, not a program",
-}
-Mappings = Mapping[str, Any]
+# The name of a run that no file was read for, where its configuration is asked for.
+UNNAMED = "CONFIG"
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,9 @@ class EvaluationSettings:
         for k in self.k:
             checks.whole("evaluation.k", k, 1)
             if self.samples and k > self.samples:
-                raise ValueError(f"evaluation.k: got {k}, expected at most samples = {self.samples}; raise samples")
+                raise ValueError(
+                    f"evaluation.k: got {k}, expected at most samples = {self.samples}; raise samples, or lower k"
+                )
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,8 @@ class RunSettings:
         the path of a user's own; task_options, its keywords; method, tpo or grpo; seed; prompts, per optimizer step,
         over all processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those
         of one method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup
-        (None: untrained weights), used by model "tiny" alone.
+        (None: untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes`
+        needs, None for none; source, what it was read from, which is not recorded.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
@@ -124,13 +121,18 @@ class RunSettings:
     evaluation: EvaluationSettings = EvaluationSettings()
     tiny: TinySettings = TinySettings()
     warmup: WarmupSettings | None = None
+    accelerate: str | None = None
+    source: str = field(default=UNNAMED, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("name", "model", "task"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise TypeError(f"{name}: got {getattr(self, name)!r}, expected a word")
-        if not re.fullmatch(r"[\w.-]+", self.name):
+                raise TypeError(f"{name}: got {getattr(self, name)!r}, expected a word{quoted(getattr(self, name))}")
+        if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
             raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
+        if self.accelerate is not None and not launcher_file(str(self.accelerate)).is_file():
+            known = sorted(path.stem for path in LAUNCHERS.glob("*.yaml"))
+            raise unknown("accelerate", str(self.accelerate), known)
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         checks.whole("seed", self.seed, 0)
@@ -163,7 +165,28 @@ class RunSettings:
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON values."""
-        return {**dataclasses.asdict(self), "evaluation": {**vars(self.evaluation), "k": list(self.evaluation.k)}}
+        values = {**dataclasses.asdict(self), "evaluation": {**vars(self.evaluation), "k": list(self.evaluation.k)}}
+        del values["source"]
+        return values
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the trainer's arguments are given: the fields of both methods, and those of this one."""
+        return {**self.trainer, **getattr(self, self.method)}
+
+    def resolved(self) -> RunSettings:
+        """The same with whole paths for a model's folder and a task's file, which then are found from anywhere."""
+        model, task = Path(self.model).expanduser(), Path(self.task).expanduser()
+        return dataclasses.replace(
+            self,
+            model=str(model.resolve()) if self.model != TINY and model.is_dir() else self.model,
+            task=str(task.resolve()) if task.suffix == ".py" else self.task,
+        )
+
+
+def launcher_file(name: str) -> Path:
+    """Where a shipped configuration of `accelerate launch` lies."""
+    return LAUNCHERS / f"{name}.yaml"
 
 
 def config_class(method: str) -> Any:
@@ -175,18 +198,3 @@ def config_class(method: str) -> Any:
     from trl import GRPOConfig
 
     return GRPOConfig
-
-
-def check_fields(section: str, given: Mappings, maker: Any) -> None:
-    """Every name is a field that the class takes, and its value of the kind of the default; ValueError, TypeError."""
-    known = {f.name: f for f in dataclasses.fields(maker) if f.init}
-    for name, value in given.items():
-        if section in ("trainer", *METHODS) and name in REFUSED:
-            raise ValueError(f"{section}.{name}: got {value!r}, but {REFUSED[name]}")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=CLOSEST, cutoff=CLOSE)
-            meant = f"did you mean {' or '.join(map(repr, close))}?" if close else f"see the fields of {maker.__name__}"
-            raise ValueError(f"{section}: got {name!r}, {meant}")
-        kind = type(known[name].default)
-        if isinstance(value, str) and kind in (bool, int, float):
-            raise TypeError(f"{section}.{name}: got {value!r}, expected a {kind.__name__}")

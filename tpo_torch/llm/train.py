@@ -22,10 +22,12 @@ from tpo_torch.llm import pretrained, quiet, resume, tasks, tiny
 from tpo_torch.llm.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.reading import load
 from tpo_torch.llm.record import Folder
-from tpo_torch.llm.settings import METHODS, TINY, RunSettings, config_class
+from tpo_torch.llm.rewards import RewardError
+from tpo_torch.llm.settings import METHODS, TINY, RunSettings, config_class, launcher_file
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
 # What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;
 # and the search for unused parameters costs a pass over the graph, while language models use all of theirs.
 OURS = {
@@ -44,11 +46,14 @@ def train(settings: RunSettings, out: Path, go_on: bool = False, fresh: bool = F
     Args: out, folder of results; go_on, from the newest whole checkpoint of an unfinished run; fresh, begin again
         whatever is there; say, takes lines of progress, on the first process alone.
     Raises: ValueError for settings that do not fit together, or an unfinished or other run in the folder, with the
-        remedy; Unavailable for a model or data that are not here; OSError for a folder that cannot be written.
+        remedy, or go_on together with fresh; Unavailable for a model or data that are not here; OSError for a folder that cannot be written.
     """
+    if go_on and fresh:
+        raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
+    settings = settings.resolved()
     with quiet.quiet():
         # Several processes without an accelerator find each other only if they are told that they have none.
-        state = PartialState(cpu=settings.trainer.get("use_cpu", not torch.accelerator.is_available()))
+        state = PartialState(cpu=settings.trainer.get("use_cpu", without_gpu()))
         main = state.is_main_process
         folder = Folder(out / "llm" / settings.folder)
         tell: Say = say if main else lambda text: None
@@ -65,8 +70,14 @@ def train(settings: RunSettings, out: Path, go_on: bool = False, fresh: bool = F
             folder.begin(settings, _layout(settings, arguments), fresh)
         with state.main_process_first():
             place = model or str(tiny.ensure(settings, task, out, tell))
-        _run(settings, folder, place, arguments, task, tell)
+        checkpoint = resume.latest(folder.checkpoints) if go_on else None
+        _run(settings, folder, place, arguments, task, tell, checkpoint)
     return folder.path
+
+
+def without_gpu() -> bool:
+    """Whether training runs on the CPU unless told otherwise: Apple's GPUs have no float64, which coefficients need."""
+    return not torch.cuda.is_available()
 
 
 def accumulation(settings: RunSettings, processes: int) -> int:
@@ -76,23 +87,30 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         of processes runs on another.
     """
     if settings.processes not in (None, processes):
+        file = "" if settings.accelerate is None else f"--config_file {launcher_file(settings.accelerate)} "
         raise ValueError(
-            f"processes: {settings.name} is made for {settings.processes}, got {processes}; run `accelerate launch "
-            f"--num_processes {settings.processes} -m tpo_torch.llm.train {settings.name}`, or say "
+            f"processes: {settings.source} is made for {settings.processes}, got {processes}; run `accelerate launch "
+            f"{file}--num_processes {settings.processes} -m tpo_torch.llm.train {settings.source}`, or say "
             f"processes={processes}"
         )
     fields = {field.name: field.default for field in dataclasses.fields(config_class(settings.method))}
     group, micro = (
-        checks.whole(f"trainer.{name}", settings.trainer.get(name, fields[name]), 1)
+        checks.whole(f"trainer.{name}", settings.given.get(name, fields[name]), 1)
         for name in ("num_generations", "per_device_train_batch_size")
     )
+    if group == 1:
+        raise ValueError(
+            "trainer.num_generations: got 1, expected 2 or more; completions of one prompt are judged against each "
+            "other, and one alone teaches nothing"
+        )
     rows = settings.prompts * group
     if rows % (micro * processes):
         fits = [size for size in range(1, rows + 1) if rows % (size * processes) == 0 and size <= micro]
         remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
         raise ValueError(
             f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
-            f"{rows} rows cannot be cut into micro-batches of {micro} on {processes} processes; {remedy}"
+            f"{rows} rows cannot be cut into micro-batches of {micro} on {_counted(processes, 'process', 'processes')}; "
+            f"{remedy}"
         )
     return rows // (micro * processes)
 
@@ -102,11 +120,18 @@ def build_arguments(settings: RunSettings, output: Path, rows: int) -> Any:
 
     Args: output, folder of the checkpoints; rows, micro-batches per optimizer step.
     """
-    here = {"use_cpu": not torch.accelerator.is_available()}
-    given = {**OURS, **here, **settings.trainer, **getattr(settings, settings.method)}
-    return config_class(settings.method)(
-        output_dir=str(output), seed=settings.seed, gradient_accumulation_steps=rows, **given
-    )
+    given: dict[str, Any] = {**OURS, "use_cpu": without_gpu(), **settings.given, DERIVED: rows}
+    try:
+        return config_class(settings.method)(output_dir=str(output), seed=settings.seed, **given)
+    except ValueError as error:
+        if DERIVED not in str(error):
+            raise
+        # Its advice would be refused here, where micro-batches follow from prompts.
+        what = str(error).split(ADVICE)[0].replace(DERIVED, "micro-batches per optimizer step")
+        raise ValueError(
+            f"{what.rstrip()} Leave out trainer.steps_per_generation and trainer.generation_batch_size, or change "
+            f"prompts; {rows} micro-batches make an optimizer step"
+        ) from error
 
 
 def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks.Task) -> Any:
@@ -122,7 +147,15 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
     )
 
 
-def _run(settings: RunSettings, folder: Folder, place: str, arguments: Any, task: tasks.Task, tell: Say) -> None:
+def _run(
+    settings: RunSettings,
+    folder: Folder,
+    place: str,
+    arguments: Any,
+    task: tasks.Task,
+    tell: Say,
+    checkpoint: Path | None,
+) -> None:
     start = time.perf_counter()
     trainer = build_trainer(settings, place, arguments, task)
     for callback in (PrinterCallback, ProgressCallback):
@@ -130,7 +163,6 @@ def _run(settings: RunSettings, folder: Folder, place: str, arguments: Any, task
     evaluation = Evaluation(trainer, task, settings.evaluation, folder)
     for callback in (evaluation, Progress(tell), Record(folder)):
         trainer.add_callback(callback)
-    checkpoint = resume.latest(folder.checkpoints)
     count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     tell(f"{settings.folder}: {settings.model}, {count:,} trained weights, {task.name}; {_layout(settings, arguments)}")
     if checkpoint is not None:
@@ -145,9 +177,16 @@ def _run(settings: RunSettings, folder: Folder, place: str, arguments: Any, task
 
 
 def _layout(settings: RunSettings, arguments: Any) -> str:
-    shape = (arguments.world_size, arguments.gradient_accumulation_steps, arguments.per_device_train_batch_size)
-    cut = "{} processes x {} micro-batches x {} rows".format(*shape)
-    return f"{settings.prompts} prompts x {arguments.num_generations} = {cut}"
+    cut = (
+        _counted(arguments.world_size, "process", "processes"),
+        _counted(arguments.gradient_accumulation_steps, "micro-batch", "micro-batches"),
+        _counted(arguments.per_device_train_batch_size, "row", "rows"),
+    )
+    return f"{_counted(settings.prompts, 'prompt', 'prompts')} x {arguments.num_generations} = {' x '.join(cut)}"
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(given.config, given.overrides, given.method, given.seed)
         train(settings, given.out, given.resume, given.fresh)
-    except (ValueError, TypeError, OSError, Unavailable) as error:
+    except (ValueError, TypeError, OSError, ImportError, Unavailable, RewardError) as error:
         # An error of one process alone would otherwise be silent.
         print(f"tpo: {error}" if rank == 0 else f"tpo, process {rank}: {error}", file=sys.stderr)
         return USAGE_ERROR

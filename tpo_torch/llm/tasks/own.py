@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import math
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +40,7 @@ def load(
         options, passed on to `dataset`.
     Returns: the task, named as the file.
     Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
-        an unknown option, or a prompt in both splits. What the file itself raises comes through.
+        an unknown option, or a prompt in both splits, and for whatever the file itself raises, with its line.
     """
     for name, size in (("train_size", train_size), ("eval_size", eval_size)):
         if size is not None:
@@ -51,7 +53,7 @@ def load(
     assert reward is not None
     _check_options(path, make, options)
     sizes = {TRAIN: train_size, EVALUATION: eval_size}
-    rows = {split: _rows(path, split, make(split, size, seed, **options)) for split, size in sizes.items()}
+    rows = {split: _rows(path, split, _call(path, make, split, size, seed, **options)) for split, size in sizes.items()}
     paid = _reward(path, reward)
     return Task(
         name=path.stem,
@@ -76,10 +78,29 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
-        raise
+        if not isinstance(error, Exception):
+            raise
+        raise ValueError(_said(path, "importing it", error)) from error
     return module
+
+
+def _call(path: Path, function: Callable[..., Any], *values: Any, **named: Any) -> Any:
+    """What a function of the file returns; ValueError saying where in the file it raised."""
+    try:
+        return function(*values, **named)
+    except Exception as error:
+        raise ValueError(_said(path, getattr(function, "__name__", "a function"), error)) from error
+
+
+def _said(path: Path, what: str, error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
+    where = path if line is None else f"{path}, line {line}"
+    told = error.msg if isinstance(error, SyntaxError) else error
+    return f"{where}: {what} raised {type(error).__name__}: {told}"
 
 
 def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] | None:
@@ -90,7 +111,7 @@ def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] |
             return None
         raise ValueError(f"{path}: found no function {name!r}; define {wanted}")
     if not callable(function):
-        raise TypeError(f"{path}: {name} is a {type(function).__name__}, expected a function; define {wanted}")
+        raise TypeError(f"{path}: {name} is of type {type(function).__name__}, expected a function; define {wanted}")
     kinds = {p.kind for p in inspect.signature(function).parameters.values()}
     if "**" in wanted and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise TypeError(f"{path}: {name} takes no **columns, but is given every column by name; define {wanted}")
@@ -130,8 +151,8 @@ def _chat(where: str, row: Row) -> list[dict[str, str]]:
 
 def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        given = function([text_of(each) for each in completions], **columns)
-        values = _one_each(path, "reward", given, len(completions), (int, float, type(None)), "a number or None")
+        given = _call(path, function, [text_of(each) for each in completions], **columns)
+        values = _one_each(path, "reward", given, len(completions), _is_number, "a number or None")
         return [None if value is None else float(value) for value in values]
 
     reward.__name__ = f"{path.stem}_reward"
@@ -141,9 +162,10 @@ def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
 def _correct(path: Path, function: Callable[..., Any] | None, reward: RewardFunction) -> Callable[..., list[bool]]:
     def correct(completions: Sequence[Any], **columns: Any) -> list[bool]:
         if function is None:
-            return [value is not None and value >= 1 for value in reward(completions, **columns)]
-        given = function([text_of(each) for each in completions], **columns)
-        return _one_each(path, "correct", given, len(completions), (bool,), "a bool")
+            paid = reward(completions, **columns)
+            return [value is not None and math.isfinite(value) and value >= 1 for value in paid]
+        given = _call(path, function, [text_of(each) for each in completions], **columns)
+        return _one_each(path, "correct", given, len(completions), lambda value: isinstance(value, bool), "a bool")
 
     return correct
 
@@ -153,7 +175,7 @@ def _solution(path: Path, function: Callable[..., Any] | None) -> Callable[[Row]
         return None
 
     def solution(row: Row) -> str:
-        text = function(row)
+        text = _call(path, function, row)
         if not isinstance(text, str):
             raise TypeError(f"{path}: solution returned {text!r}, expected the text of a right answer")
         return text
@@ -161,11 +183,19 @@ def _solution(path: Path, function: Callable[..., Any] | None) -> Callable[[Row]
     return solution
 
 
-def _one_each(path: Path, name: str, given: Any, count: int, types: tuple[type, ...], what: str) -> list[Any]:
-    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != count:
-        got = f"{len(given)} values" if isinstance(given, Sequence) else type(given).__name__
+def _is_number(value: Any) -> bool:
+    return value is None or (hasattr(value, "__float__") and not isinstance(value, str))
+
+
+def _one_each(path: Path, name: str, given: Any, count: int, fits: Callable[[Any], bool], what: str) -> list[Any]:
+    # Arrays and tensors give plain numbers and bools.
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    taken = isinstance(plain, Iterable) and not isinstance(plain, (str, bytes, Mapping))
+    values = list(plain) if taken else []
+    if not taken or len(values) != count:
+        got = f"{len(values)} values" if taken else type(given).__name__
         raise TypeError(f"{path}: {name} returned {got}, expected a list of {count}, {what} for each completion")
-    bad = next((value for value in given if not isinstance(value, types)), None)
-    if bad is not None:
+    if not all(fits(value) for value in values):
+        bad = next(value for value in values if not fits(value))
         raise TypeError(f"{path}: {name} returned {bad!r} for a completion, expected {what}")
-    return list(given)
+    return [value.item() if hasattr(value, "item") else value for value in values]

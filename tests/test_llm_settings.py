@@ -137,11 +137,81 @@ def test_overrides_reach_every_depth() -> None:
         (["trainer=3"], "expected settings with names"),
         (["prompts=[1"], "no YAML value"),
         (["model="], "model: got None"),
+        (["model=no"], "quote it: 'no'"),
+        (["trainer.eval_strategy=no"], "quote it: 'no'"),
+        (["trainer.max_steps=1.5"], "trainer.max_steps: got 1.5, expected an int"),
+        (["trainer.max_steps=true"], "trainer.max_steps: got True, expected an int"),
+        (["trainer.learning_rate=true"], "expected a float"),
+        (["trainer.learning_rate=[1]"], "expected a float"),
+        (["trainer.learning_rate=null"], "expected a float"),
+        (["tpo.eta=true"], "tpo.eta: got True"),
+        (["lora.r=1.5"], "lora.r: got 1.5, expected an int"),
+        (["trainer.run_name=3"], "expected a str or null"),
+        (["trainer.model_init_kwargs={trust_remote_code: true}"], "it stays off"),
+        (["trainer.model_init_kwargs='{\"trust_remote_code\": true}'"], "it stays off"),
+        (["trainer.save_only_model=true"], "could not resume"),
+        (["trainer.hub_token=hf_secret"], "got a value, but"),
+        (["evaluation.qqq=1"], "expected every, size, samples, k, batch_size, seed"),
+        (["evaluation.k=[1, 9]"], "or lower k"),
+        (["name=."], "it names a folder"),
+        (["name=.."], "it names a folder"),
+        (["accelerate=fsdp3"], "did you mean 'fsdp2'"),
     ],
 )
 def test_mistakes_are_named(overrides: list[str], says: str) -> None:
     with pytest.raises((ValueError, TypeError), match=re.escape(says)):
         reading.load("tiny", overrides)
+
+
+def test_values_of_the_right_type_pass() -> None:
+    fine = ["trainer.learning_rate=1", "trainer.run_name=null", "trainer.eval_strategy='no'", "trainer.bf16=null"]
+    more = ["trainer.save_only_model=false", "trainer.vllm_importance_sampling_clip_max=null", "trainer.save_steps=0.5"]
+    assert reading.load("tiny", [*fine, *more]).trainer["eval_strategy"] == "no"
+
+
+def test_another_task_leaves_the_options_of_the_one_before_behind(tmp_path: Path) -> None:
+    inherited = reading.load("tiny").task_options
+    assert reading.load("tiny", ["task=graph_color"]).task_options == inherited
+    assert reading.load("tiny", ["task=gsm8k"]).task_options == {}
+    assert reading.load("tiny", ["task_options.eval_size=5", "task=gsm8k"]).task_options == {"eval_size": 5}
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: tiny\ntask: gsm8k\n")
+    assert reading.load(str(path)).task_options == {}
+
+
+def test_bases_that_come_back_to_themselves_are_named(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"base: {two}\n")
+    two.write_text(f"base: {one}\n")
+    with pytest.raises(ValueError, match=r"base: .*one\.yaml -> .*two\.yaml -> .*one\.yaml comes back"):
+        reading.load(str(one))
+
+
+def test_local_paths_are_recorded_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "tiny").mkdir()
+    found = reading.load("tiny", ["model=weights", "task=own.py"]).resolved()
+    assert (found.model, found.task) == (str(tmp_path / "weights"), str(tmp_path / "own.py"))
+    kept = reading.load("tiny").resolved()
+    assert (kept.model, kept.task) == ("tiny", "graph_color")
+
+
+def test_the_remedy_for_a_wrong_launch_can_be_pasted() -> None:
+    with pytest.raises(ValueError, match="accelerate launch") as caught:
+        accumulation(reading.load("qwen3-1.7b-gsm8k-fsdp", ["name=mine"]), 1)
+    said = str(caught.value)
+    file = re.search(r"--config_file (\S+)", said)
+    assert file is not None
+    assert Path(file[1]).is_file()
+    assert "-m tpo_torch.llm.train qwen3-1.7b-gsm8k-fsdp`" in said
+
+
+def test_advice_does_not_name_what_is_refused(tmp_path: Path) -> None:
+    settings = without_gpu(reading.load("tiny", ["trainer.steps_per_generation=3"]))
+    with pytest.raises(ValueError, match=r"Leave out trainer\.steps_per_generation") as caught:
+        build_arguments(settings, tmp_path, accumulation(settings, 1))
+    assert "gradient_accumulation_steps" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +256,8 @@ def test_a_file_of_ones_own_lies_over_its_base(tmp_path: Path) -> None:
     [
         (["prompts=3", "trainer.per_device_train_batch_size=16"], 1, "per_device_train_batch_size=12 works"),
         (["prompts=2"], 3, "change prompts"),
+        (["prompts=3", "trainer.per_device_train_batch_size=16"], 1, "on 1 process;"),
+        (["trainer.num_generations=1"], 1, "one alone teaches nothing"),
         (["processes=4"], 1, "--num_processes 4"),
         (["trainer.per_device_train_batch_size=0"], 1, "expected one integer, 1 or above"),
     ],

@@ -476,7 +476,7 @@ def test_ones_own_accuracy_and_worked_answers_are_used(own: Callable[..., Task])
         (("def reward", "def other"), r"found no function 'reward'; define reward\(completions"),
         (("def dataset", "def other"), "found no function 'dataset'"),
         (("def reward(completions, word, **columns)", "def reward(completions, word)"), r"takes no \*\*columns"),
-        (("def reward", "reward = 3\ndef other"), "reward is a int, expected a function"),
+        (("def reward", "reward = 3\ndef other"), "reward is of type int, expected a function"),
         (("    return [{", "    return []\n    return [{"), "returned 0 items, expected a list of at least one dict"),
         (("    return [{", "    return 7\n    return [{"), "returned int, expected a list"),
         (('"prompt": f"Say {word}."', '"prompt": 3'), "got the prompt 3, expected a string or messages"),
@@ -495,7 +495,8 @@ def test_a_wrong_file_is_told_what_is_wrong(own: Callable[..., Task], change: tu
     [
         ("None", "returned NoneType, expected a list of 1"),
         ("[1.0, 2.0]", "returned 2 values, expected a list of 1"),
-        ("'1'", "returned 1 values"),
+        ("'1'", "returned str, expected a list of 1"),
+        ("{0: 1.0}", "returned dict, expected a list of 1"),
         ("['1']", "returned '1' for a completion, expected a number or None"),
     ],
 )
@@ -514,12 +515,45 @@ def test_a_missing_file_and_an_unknown_option_are_named(own: Callable[..., Task]
         own(train_size=0)
 
 
-def test_what_ones_own_file_raises_comes_through(own: Callable[..., Task]) -> None:
-    with pytest.raises(ZeroDivisionError):
+def test_what_ones_own_file_raises_is_told_with_its_line(own: Callable[..., Task]) -> None:
+    with pytest.raises(ValueError, match=r"broken\.py, line 1: importing it raised ZeroDivisionError: division"):
         own("1 / 0\n", "broken.py")
     assert not [name for name in sys.modules if name.startswith("tpo_own_task_broken")]
-    with pytest.raises(RuntimeError, match="mine"):
+    with pytest.raises(ValueError, match=r"say\.py, line 2: importing it raised SyntaxError"):
+        own("a = 1\ndef (\n")
+    with pytest.raises(ValueError, match=r"say\.py, line 6: dataset raised RuntimeError: mine"):
         own(OWN.replace("    draw =", "    raise RuntimeError('mine')\n    draw ="))
+    task = own(OWN.replace("    return [float(text", "    1 / 0\n    return [float(text"))
+    with pytest.raises(ValueError, match=r"say\.py, line 11: reward raised ZeroDivisionError"):
+        scores(task, ["x"])
+
+
+@pytest.mark.parametrize(
+    "paid",
+    [
+        "np.array([1, 0], dtype=np.float32)",
+        "[np.float32(1), np.int64(0)]",
+        "(x for x in (1, 0))",
+        "torch.tensor([1.0, 0.0])",
+        "[fractions.Fraction(1), True * 0]",
+    ],
+)
+def test_anything_that_is_numbers_is_a_reward(own: Callable[..., Task], paid: str) -> None:
+    extra = "def correct(completions, word, **columns):\n    return np.array([True, False])\n"
+    head = OWN.replace("import random", "import fractions, random\nimport numpy as np\nimport torch")
+    task = own(head.replace("    return [float(text", f"    return {paid}\n    return [float(text") + extra)
+    row = task.evaluation[0]
+    columns = {"word": [row["word"]] * 2}
+    assert task.rewards[0](prompts=[], completions=["a", "b"], completion_ids=[], **columns) == [1.0, 0.0]
+    found = task.correct(["a", "b"], **columns)
+    assert found == [True, False]
+    assert all(type(each) is bool for each in found)
+
+
+def test_an_infinite_reward_is_not_right(own: Callable[..., Task]) -> None:
+    paid = "[float('inf'), float('nan'), None, 2.0]"
+    task = own(OWN.replace("    return [float(text", f"    return {paid}\n    return [float(text"))
+    assert task.correct(list("abcd"), word=list("abcd")) == [False, False, False, True]
 
 
 def test_guesses_at_knights_and_knaves_score_high() -> None:

@@ -206,7 +206,11 @@ def test_without_the_extra_one_line_says_so() -> None:
     [
         (["train", "tny"], "did you mean 'tiny'"),
         (["train", "tiny", "trainer.max_stepz=3"], "did you mean 'max_steps'"),
-        (["eval", "some/model"], "without --task"),
+        (["eval", "some/model"], "is no folder of a run"),
+        (["eval", "some/model"], "for a model --task is needed"),
+        (["train", "tiny", *MICRO, "--resume", "--fresh"], "expected one of them"),
+        (["train", "tiny", *MICRO, "trainer.report_to=wandb"], "Run `pip install wandb`"),
+        (["train", "tiny", *MICRO, "trainer.use_vllm=true"], "vLLM"),
         (["train", "tiny", *MICRO, "task=gsm9k"], "task: got 'gsm9k'"),
         (["train", "tiny", *MICRO, "--out", "/proc/nowhere"], "choose a writable folder"),
     ],
@@ -216,6 +220,87 @@ def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: l
     assert code == cli.USAGE_ERROR
     assert says in err
     assert "Traceback" not in err
+
+
+# Rewards that are no numbers, on the first answers of each call.
+OWN = """
+def dataset(split, size, seed):
+    return [{"prompt": f"Say {split} {i}."} for i in range(size or 8)]
+
+def reward(completions, **columns):
+    first = FIRST
+    return [*first, *[0.5] * len(completions)][: len(completions)]
+
+def solution(row):
+    return "<answer>1</answer>"
+"""
+
+
+def own_task(first: str) -> tuple[str, str, str]:
+    Path("mine.py").write_text(OWN.replace("FIRST", first))
+    return "task=mine.py", "task_options={train_size: 8, eval_size: 5}", "trainer.max_steps=1"
+
+
+def test_held_out_answers_that_nobody_can_score_do_not_end_a_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = micro(capsys, *own_task('[None, float("nan"), float("inf")]'))
+    assert (code, err) == (0, "")
+    folder = Folder(tmp_path / "runs" / "llm" / "micro-tpo")
+    answers = json.loads((folder.samples / "step-000000.json").read_text())["answers"]
+    assert [answer["reward"] for answer in answers] == [None, None, None, 0.5, 0.5]
+    assert not any(answer["correct"] for answer in answers)
+    # The record names the file by its whole path: the run can be evaluated from elsewhere.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert call(capsys, "eval", str(folder.path))[0] == 0
+
+
+def test_a_reward_that_raises_is_named_and_its_folder_can_be_used_again(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = micro(capsys, *own_task("[1 / 0]"))
+    assert code == cli.USAGE_ERROR
+    assert "mine.py, line 6: reward raised ZeroDivisionError" in err
+    assert err.count("\n") == 1
+    assert micro(capsys, *own_task("[1.0]"), "seed=0", "trainer.learning_rate=1e-4")[0] == 0
+
+
+def test_a_reward_that_raises_while_training_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    # Five held-out answers at a time, eight while training.
+    code, _, err = micro(capsys, *own_task("[1 / (8 - len(completions))]"))
+    assert code == cli.USAGE_ERROR
+    assert "at optimizer step 0" in err
+    assert err.count("\n") == 1
+
+
+def test_checkpoints_of_another_run_are_not_taken_up(tmp_path: Path) -> None:
+    settings = reading.load("tiny")
+    folder = Folder(tmp_path / "run")
+    folder.begin(settings, "", fresh=False)
+    assert folder.check(reading.load("tiny", ["prompts=64"]), resume=False, fresh=False)
+    (folder.checkpoints / "checkpoint-1").mkdir(parents=True)
+    with pytest.raises(ValueError, match="unfinished run; --resume"):
+        folder.check(settings, resume=False, fresh=False)
+    folder.record.unlink()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"record .* is gone; --fresh removes them"):
+            folder.check(settings, resume, fresh=False)
+    kept = folder.path / "notes.txt"
+    kept.write_text("mine")
+    assert folder.check(settings, resume=False, fresh=True)
+    folder.begin(settings, "", fresh=True)
+    assert kept.exists()
+    assert not folder.checkpoints.exists()
+    folder.begin(settings, "", fresh=True)
+    assert [p.name for p in folder.path.iterdir()] == ["run.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("content", [{}, {"settings": 3, "state": "running"}, {"settings": {"name": "x"}}])
+def test_a_record_without_settings_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, **content}))
+    with pytest.raises(ValueError, match="got no settings of a run"):
+        Folder(tmp_path).read()
 
 
 WORKED = [([{"role": "user", "content": f"What is {i} + 1?"}], f"<answer>{i + 1}</answer>") for i in range(30)]

@@ -1,4 +1,4 @@
-"""Fields of TRL's and peft's configurations: which exist, of which type they are, and which are not for a run to set."""
+"""Fields of TRL's and peft's configurations: which exist, of which type they are, and which a run may not set."""
 
 from __future__ import annotations
 

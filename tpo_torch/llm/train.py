@@ -37,6 +37,7 @@ OURS = {
     "save_only_model": False,
     "ddp_find_unused_parameters": False,
 }
+ABSENT = "to be installed"
 Say = Callable[[str], None]
 
 
@@ -46,7 +47,8 @@ def train(settings: RunSettings, out: Path, go_on: bool = False, fresh: bool = F
     Args: out, folder of results; go_on, from the newest whole checkpoint of an unfinished run; fresh, begin again
         whatever is there; say, takes lines of progress, on the first process alone.
     Raises: ValueError for settings that do not fit together, or an unfinished or other run in the folder, with the
-        remedy, or go_on together with fresh; Unavailable for a model or data that are not here; OSError for a folder that cannot be written.
+        remedy, or go_on with fresh; Unavailable for a model or data that are not here; OSError for a folder that
+        cannot be written; RewardError.
     """
     if go_on and fresh:
         raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
@@ -109,8 +111,8 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
         raise ValueError(
             f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
-            f"{rows} rows cannot be cut into micro-batches of {micro} on {_counted(processes, 'process', 'processes')}; "
-            f"{remedy}"
+            f"{rows} rows cannot be cut into micro-batches of {micro} on "
+            f"{_counted(processes, 'process', 'processes')}; {remedy}"
         )
     return rows // (micro * processes)
 
@@ -142,9 +144,15 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
         from peft import LoraConfig
 
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", "lora_dropout": 0.0, **settings.lora})
-    return maker(
-        model=model, reward_funcs=list(task.rewards), args=arguments, train_dataset=task.train, peft_config=lora
-    )
+    try:
+        return maker(
+            model=model, reward_funcs=list(task.rewards), args=arguments, train_dataset=task.train, peft_config=lora
+        )
+    except RuntimeError as error:
+        # So transformers says that what should take the log is not there.
+        if ABSENT not in str(error):
+            raise
+        raise Unavailable(f"trainer.report_to: {error}") from error
 
 
 def _run(

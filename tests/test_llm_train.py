@@ -425,6 +425,12 @@ def test_seeds_of_one_run_are_pooled(tmp_path: Path) -> None:
     assert (found["seeds"], found["last"].value, found["accuracy"].value) == (2, 2.0, 1.0)
     # Over all steps the seeds have .5 and 1.5.
     assert (found["reward"].value, found["reward"].error) == pytest.approx((1.0, 0.5))
+    again = run_of(tmp_path / "again", 0, [0.0, 1.0])
+    # The same seed twice is no second seed: the run stands apart, under its folder's name.
+    assert [(f["name"], f["seeds"]) for f in curves.summary([*folders, again])] == [
+        ("TPO: tiny", 2),
+        (f"TPO: {again}", 1),
+    ]
     behind = run_of(tmp_path / "behind", 2, [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match="different steps"):
         curves.figure([*folders, behind], tmp_path / "x.png")

@@ -10,77 +10,34 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 
 from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, TargetSettings
+from tpo_torch.llm.dense import PROMPTS, reward, tiny_model, tiny_tokenizer
+from tpo_torch.llm.exactness import BASE
 
-WORDS = ["<pad>", "<eos>", *"abcdefgh"]
 PAD, EOS = 0, 1
-PROMPTS = ["a b", "c", "d e f", "g h a b", "b", "c a", "f f", "h e d"]
+
+# One small model, tokenizer and reward for these tests and for `tpo verify llm-exactness`; the dense losses differ.
+tokenizer = tiny_tokenizer
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word; the padding token is not the end of a sequence."""
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", padding_side="left")
-
-
-def model(seed: int = 0, dtype: torch.dtype = torch.float64) -> Qwen3ForCausalLM:
-    """Two layers of width 16, weights wide enough that completions differ in length and probability."""
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.3,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        bos_token_id=None,
-        tie_word_embeddings=False,
-        name_or_path="tiny",
-    )
-    return Qwen3ForCausalLM(config).to(dtype)
+def model(seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    made = tiny_model(seed).to(dtype)
+    made.config.name_or_path = "tiny"
+    return made
 
 
 def prompts(count: int = len(PROMPTS)) -> Dataset:
     return Dataset.from_dict({"prompt": [PROMPTS[i % len(PROMPTS)] for i in range(count)]})
 
 
-def reward(completions: list[str], **_: Any) -> list[float]:
-    """How many of the letters are an a or a c, less a little for length: ties are rare but happen."""
-    return [float(sum(w in "ac" for w in c.split())) - 0.1 * len(c.split()) for c in completions]
-
-
 def arguments(folder: Path, **others: Any) -> dict[str, Any]:
     """What every trainer of these tests is given, unless told otherwise."""
-    return {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "num_generations": 4,
-        "per_device_train_batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "max_completion_length": 6,
-        "learning_rate": 0.05,
-        "lr_scheduler_type": "constant",
-        "optim": "sgd",
-        "max_grad_norm": 0.0,
-        "max_steps": 1,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "seed": 3,
-    } | others
+    own = {"gradient_checkpointing": False, "logging_strategy": "steps", "logging_steps": 1, "max_steps": 1}
+    return {"output_dir": str(folder)} | BASE | own | others
 
 
 def double_head(self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, keep: int, *_: Any, **__: Any) -> Any:

@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOConfig, TargetPOTrainer
+from tpo_torch.llm.dense import WORDS
 from tpo_torch.llm.resume import latest
 
 TRAINERS = {"tpo": (TargetPOTrainer, TargetPOConfig), "grpo": (ResumableGRPOTrainer, GRPOConfig)}
@@ -53,7 +54,7 @@ def completion(prompt: list[int], copy: int, step: int) -> list[int]:
     seed = sum((i + 1) * token for i, token in enumerate(prompt)) * 1000 + copy * 100 + step
     draw = torch.Generator().manual_seed(seed)
     length = int(torch.randint(1, LENGTH + 1, (), generator=draw))
-    words = torch.randint(2, len(tiny.WORDS), (length,), generator=draw).tolist()
+    words = torch.randint(2, len(WORDS), (length,), generator=draw).tolist()
     return [*words[:-1], tiny.EOS] if length < LENGTH else words
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tpo_ref.study import files
+from tpo_ref.study.figures import DPI, LOOK, TITLE_SIZE
 from tpo_ref.study.methods import style
 
 Floats = NDArray[np.float64]
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 # Inches; beyond two panels a new row begins.
 PANEL_WIDTH, HEIGHT, ROOM_PER_ROW, LEGEND_ENTRY_WIDTH = 4.4, 3.0, 0.22, 2.6
 MOST_COLUMNS = 2
-DPI, TITLE_SIZE, MARK_SIZE, CAP = 160, 10, 4, 2.5
+MARK_SIZE, CAP = 4, 2.5
 # The raw curve, or a band of one standard error over seeds, behind its mean over a window of this share of the steps,
 # at least so many of them.
 RAW_OPACITY, WINDOW_SHARE, SMALLEST_WINDOW = 0.25, 0.1, 5
@@ -39,14 +40,6 @@ SINGLE = "faint: each step, bold: running mean; bars: one standard error over pr
 # Runs of one method differ in dashes and marks.
 DASHES: tuple[Any, ...] = (":", (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LOOK: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "lines.linewidth": 1.6,
-}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def mirror() -> Iterator[Callable[[], Mirror]]:
     servers = []
 
     def start() -> Mirror:
-        state = Mirror("", {f"/{name}.gz": gzip.compress(raw) for name, raw in RAW.items()})
+        state = Mirror("", {f"/{name}.gz": gzip.compress(raw, mtime=0) for name, raw in RAW.items()})
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -112,7 +112,7 @@ def test_a_second_mirror_stands_in_for_a_first_that_is_wrong(
     cache: Path, mirror: Callable[[], Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong, right = mirror(), mirror()
-    wrong.bodies = {path: gzip.compress(b"other digits") for path in wrong.bodies}
+    wrong.bodies = {path: gzip.compress(b"other digits", mtime=0) for path in wrong.bodies}
     from_mirrors(monkeypatch, wrong, right)
     assert_tiny(load_mnist())
     assert len(wrong.asked) == len(right.asked) == len(TINY)
@@ -125,7 +125,7 @@ def test_a_bad_download_is_named_and_leaves_nothing(
     source, path = mirror(), f"/{FIRST}.gz"
     whole = source.bodies[path]
     if fault == "checksum":
-        source.bodies[path] = gzip.compress(b"other digits")
+        source.bodies[path] = gzip.compress(b"other digits", mtime=0)
     elif fault == "truncated gzip":
         source.bodies[path] = whole[:-9]
     elif fault == "cut connection":
@@ -196,7 +196,7 @@ def test_a_data_folder_comes_first_plain_or_gz(
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
     for name, raw in RAW.items():
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(raw) if packed else raw)
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(raw, mtime=0) if packed else raw)
     monkeypatch.setattr(data, "MNIST", replace(data.MNIST, mirrors=()))
     assert_tiny(load_mnist(folder))
     monkeypatch.setenv("TPO_DATA_DIR", str(folder.parent))
@@ -217,8 +217,8 @@ def test_a_data_folder_without_mnist_leaves_the_cache_in_charge(
         (None, f"found no {FIRST}"),
         (b"", "md5"),
         (RAW[FIRST][:-1], "md5"),
-        (gzip.compress(RAW[FIRST])[:-9], "truncated"),
-        (gzip.compress(RAW[FIRST])[:12] + b"\xff" * 20, "truncated or damaged"),
+        (gzip.compress(RAW[FIRST], mtime=0)[:-9], "truncated"),
+        (gzip.compress(RAW[FIRST], mtime=0)[:12] + b"\xff" * 20, "truncated or damaged"),
     ],
 )
 def test_a_damaged_folder_is_named(content: bytes | None, message: str, cache: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from tpo_ref import kernels, tabular
-from tpo_ref.bandit import ManyContexts, Needle, SampledCandidates, SingleContext, stream
+from tpo_ref.bandits import compiled, readable
+from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext, stream
 
 from .common import ratio
 
@@ -58,13 +58,13 @@ class SingleFloor:
         arms = self.settings.steps * self.settings.arms * len(SEEDS)
         self.floor = floor(EXPONENTIALS * arms, draws, self.settings.arms)
         self.floor()
-        kernels.single_context(method, self.settings, SEEDS)
+        compiled.single_context(method, self.settings, SEEDS)
 
     def time_single_context(self, method: str) -> None:
-        kernels.single_context(method, self.settings, SEEDS)
+        compiled.single_context(method, self.settings, SEEDS)
 
     def track_over_floor(self, method: str) -> float:
-        return ratio(lambda: kernels.single_context(method, self.settings, SEEDS), self.floor, repeats=15)
+        return ratio(lambda: compiled.single_context(method, self.settings, SEEDS), self.floor, repeats=15)
 
     track_over_floor.unit = "ratio"
 
@@ -80,13 +80,13 @@ class ManyFloor:
         # Of each context's arms one may serve as the origin.
         width = self.settings.contexts * (self.settings.arms - 1)
         self.floor = floor(width * self.settings.steps * len(SEEDS), 0, width)
-        kernels.many_contexts(method, ManyContexts(steps=1), SEEDS)
+        compiled.many_contexts(method, ManyContexts(steps=1), SEEDS)
 
     def time_many_contexts(self, method: str) -> None:
-        kernels.many_contexts(method, self.settings, SEEDS)
+        compiled.many_contexts(method, self.settings, SEEDS)
 
     def track_over_floor(self, method: str) -> float:
-        return ratio(lambda: kernels.many_contexts(method, self.settings, SEEDS), self.floor, repeats=3)
+        return ratio(lambda: compiled.many_contexts(method, self.settings, SEEDS), self.floor, repeats=3)
 
     track_over_floor.unit = "ratio"
 
@@ -100,7 +100,7 @@ class BesideTheTwin:
     def setup(self, run: str) -> None:
         several = (SingleContext(), ManyContexts(steps=100), SampledCandidates(steps=100), Needle(steps=200))
         self.settings = dict(zip(self.params, several, strict=True))[run]
-        self.fast, self.clear = getattr(kernels, run), getattr(tabular, run)
+        self.fast, self.clear = getattr(compiled, run), getattr(readable, run)
         self.fast("grpo", self.settings, range(1))
 
     def track_twin_over_compiled(self, run: str) -> float:

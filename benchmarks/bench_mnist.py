@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import torch
 
-from tpo_ref.study.settings import MnistSettings
-from tpo_torch.data import CLASSES, Mnist
-from tpo_torch.runs.mnist import Training
-from tpo_torch.runs.mnist_rules import RULES
+from tpo_torch.mnist.methods import RULES
+from tpo_torch.mnist.runs import Training
+from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.shared.data import CLASSES, Mnist
 
 from .common import ratio
 

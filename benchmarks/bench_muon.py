@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tpo_torch.muon import CUBIC, ITERATIONS, LINEAR, QUINTIC, Muon
-from tpo_torch.transformer import RULES, CausalTransformer
+from tpo_torch.shared.transformer import RULES, CausalTransformer
 
 from .common import BACKENDS, load, normal, ratio
 

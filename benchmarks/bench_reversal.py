@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from tpo_ref.study.settings import ReversalSettings
-from tpo_torch.runs import reversal
-from tpo_torch.runs.reversal_clear import ClearTraining
-from tpo_torch.runs.reversal_training import Training
+from tpo_torch.reversal import runs
+from tpo_torch.reversal.clear import ClearTraining
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.settings import ReversalSettings
 
 from .common import best_seconds, ratio
 from .reversal_floor import Floor
@@ -57,7 +57,7 @@ class Episode:
 
 
 class Seeds:
-    """Twenty seeds over one, both as `reversal.run` takes them; at most 20."""
+    """Twenty seeds over one, both as `runs.run` takes them; at most 20."""
 
     timeout = 300
 
@@ -66,7 +66,7 @@ class Seeds:
 
     def track_twenty_seeds_over_one(self) -> float:
         settings = ReversalSettings(episodes=EPISODES)
-        many = best_seconds(lambda: reversal.run("tpo_token", settings, range(SEEDS)), 1)
-        return many / best_seconds(lambda: reversal.run("tpo_token", settings, range(1)), REPEATS)
+        many = best_seconds(lambda: runs.run("tpo_token", settings, range(SEEDS)), 1)
+        return many / best_seconds(lambda: runs.run("tpo_token", settings, range(1)), REPEATS)
 
     track_twenty_seeds_over_one.unit = "ratio"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tpo_ref import tabular
-from tpo_ref.bandit import ManyContexts, Needle, SampledCandidates, SingleContext
+from tpo_ref.bandits import readable
+from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 
 SEEDS = range(10)
 
@@ -15,7 +15,7 @@ class Tabular:
     def setup(self, run: str) -> None:
         several = (SingleContext(steps=15), ManyContexts(steps=100), SampledCandidates(steps=30), Needle(steps=100))
         self.settings = dict(zip(self.params, several, strict=True))[run]
-        self.run = getattr(tabular, run)
+        self.run = getattr(readable, run)
 
     def time_grpo(self, run: str) -> None:
         self.run("grpo", self.settings, SEEDS)

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from tpo_ref.study import experiments, files, show
+from tpo_ref.study import files, registry
+from tpo_ref.study.cli import show
 from tpo_ref.study.runner import Request, ensure
-from tpo_ref.study.settings import ReversalSettings
-from tpo_torch.rollout import dense, draw, merged
-from tpo_torch.runs.reversal_training import Training
-from tpo_torch.transformer import HIDDEN, LAYERS, WIDTH, CausalTransformer
+from tpo_torch.reversal.engine import dense, draw, merged
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.shared.transformer import HIDDEN, LAYERS, WIDTH, CausalTransformer
 
 MINUTES = 8.0
 SEEDS, FEW_SEEDS = (1, 20), (1, 2)
@@ -165,7 +166,7 @@ def _table3(device: torch.device, until: float, out: Path) -> Rows:
         if time.monotonic() + longest > until:
             break
         start = time.monotonic()
-        request = Request(experiments.experiment(name), "paper", methods=(method,), device=str(device), out=out)
+        request = Request(registry.experiment(name), "paper", methods=(method,), device=str(device), out=out)
         error = ensure(request)[method].arrays["error"]
         longest = max(longest, time.monotonic() - start)
         rows.append([name, method, f"{time.monotonic() - start:.0f}", f"{error.mean():.3f}"])

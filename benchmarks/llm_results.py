@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.llm_stopwatch import Stopwatch
-from tpo_ref.study import files, show
+from tpo_ref.study import files
+from tpo_ref.study.cli import show
 
 # Title and columns by kind of part; a column that a part has not is a dash.
 TABLES = {

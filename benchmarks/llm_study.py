@@ -14,10 +14,11 @@ import torch
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
-from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, evaluate, tasks, tiny
-from tpo_torch.llm.evaluate import Sampling
+from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, tasks
+from tpo_torch.llm.program import evaluate, tiny
+from tpo_torch.llm.program.evaluate import Sampling
+from tpo_torch.llm.program.settings import EvaluationSettings, TinySettings, WarmupSettings
 from tpo_torch.llm.resume import ResumableGRPOTrainer
-from tpo_torch.llm.settings import EvaluationSettings, TinySettings, WarmupSettings
 
 TASK = "graph_color"
 METHODS: dict[str, tuple[Any, Any, dict[str, Any]]] = {

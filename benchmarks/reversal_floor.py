@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tpo_torch.muon import ITERATIONS
-from tpo_torch.rollout import merged
-from tpo_torch.runs.reversal_training import Training
-from tpo_torch.transformer import HEAD_WIDTH, HEADS, HIDDEN, LAYERS, RULES, WIDTH, CausalTransformer
+from tpo_torch.reversal.engine import merged
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.shared.transformer import HEAD_WIDTH, HEADS, HIDDEN, LAYERS, RULES, WIDTH, CausalTransformer
 
 # Forward, gradient of the weight, gradient of the input.
 PASSES = 3

@@ -11,10 +11,10 @@ import time
 
 import torch
 
-from tpo_ref.study import show
-from tpo_ref.study.settings import ReversalSettings
-from tpo_torch.runs.reversal_clear import ClearTraining
-from tpo_torch.runs.reversal_training import Training
+from tpo_ref.study.cli import show
+from tpo_torch.reversal.clear import ClearTraining
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.settings import ReversalSettings
 
 EPISODES, EVERY = 1_000, 50
 SETTINGS = ReversalSettings(horizon=8, reward="terminal")

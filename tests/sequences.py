@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from tpo_torch.rollout import Draws, draw
-from tpo_torch.transformer import CausalTransformer
+from tpo_torch.reversal.engine import Draws, draw
+from tpo_torch.shared.transformer import CausalTransformer
 
 # Factors on the head's weights: a uniform policy, a mild one, one that repeats itself, one almost deterministic.
 SHARPNESS = (0.0, 1.0, 6.0, 60.0)

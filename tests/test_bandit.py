@@ -12,8 +12,9 @@ from backends import central_difference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_ref import bandit, checks, simplex
-from tpo_ref.bandit import ManyContexts, Needle, SampledCandidates, SingleContext
+from tpo_ref import checks, simplex
+from tpo_ref.bandits import environments
+from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 
 EVERY = (SingleContext, ManyContexts, SampledCandidates, Needle)
 
@@ -24,7 +25,7 @@ def test_sample_inverts_the_cumulative_distribution(seed: int, arms: int, scale:
     weights = rng.random((3, arms)) * (rng.random((3, arms)) < 0.7) * scale
     weights[:, rng.integers(arms)] += scale
     cdf, uniforms = weights.cumsum(-1), rng.random((3, 20))
-    actions = bandit.sample(cdf, uniforms)
+    actions = environments.sample(cdf, uniforms)
     for row in range(3):
         for x, a in zip(uniforms[row] * cdf[row, -1], actions[row], strict=True):
             below = cdf[row, a - 1] if a > 0 else 0.0
@@ -36,12 +37,12 @@ def test_sample_at_the_edges() -> None:
     # The largest float below 1, times the smallest float, rounds up to it: the last arm that has weight is meant.
     almost = np.nextafter(1.0, 0.0)
     for total in (1.0, 0.1, 3.0, 1e-300, 5e-324):
-        assert bandit.sample([0.0, total, total], [0.0, almost]).tolist() == [1, 1]
+        assert environments.sample([0.0, total, total], [0.0, almost]).tolist() == [1, 1]
 
 
 def test_sample_frequencies_follow_the_weights() -> None:
     p = np.array([0.5, 0.25, 0.125, 0.125])
-    counts = np.bincount(bandit.sample(p.cumsum(), bandit.stream(0).random(40_000)), minlength=4)
+    counts = np.bincount(environments.sample(p.cumsum(), environments.stream(0).random(40_000)), minlength=4)
     # Four standard deviations of a binomial count.
     assert (np.abs(counts - 40_000 * p) < 4 * np.sqrt(40_000 * p * (1 - p))).all()
 
@@ -60,7 +61,7 @@ def test_sample_frequencies_follow_the_weights() -> None:
 )
 def test_sample_refuses(cdf: Any, uniforms: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        bandit.sample(cdf, uniforms)
+        environments.sample(cdf, uniforms)
 
 
 @given(seed=st.integers(0, 1000), arms=st.integers(2, 6), k=st.integers(1, 9))
@@ -69,7 +70,7 @@ def test_chain_to_logits_is_the_derivative(seed: int, arms: int, k: int) -> None
     rng = np.random.default_rng(seed)
     z, actions, c = rng.normal(size=arms), rng.integers(0, arms, k), rng.normal(size=k)
     logp = simplex.log_softmax(z)[actions]
-    got = bandit.chain_to_logits(2 * c * logp, actions, simplex.softmax(z))
+    got = environments.chain_to_logits(2 * c * logp, actions, simplex.softmax(z))
     numeric = central_difference(lambda x: (c * simplex.log_softmax(x)[actions] ** 2).sum(), z)
     np.testing.assert_allclose(got, numeric, rtol=1e-6, atol=1e-7)
     leaf = torch.tensor(z, requires_grad=True)
@@ -79,38 +80,38 @@ def test_chain_to_logits_is_the_derivative(seed: int, arms: int, k: int) -> None
 
 def test_chain_to_logits_adds_up_duplicates() -> None:
     # Σ g = 0, so nothing leaks to the undrawn arm 2.
-    got = bandit.chain_to_logits([[0.5, 0.25, -0.75]], np.array([[1, 1, 0]]), [[0.2, 0.3, 0.5]])
+    got = environments.chain_to_logits([[0.5, 0.25, -0.75]], np.array([[1, 1, 0]]), [[0.2, 0.3, 0.5]])
     assert got.tolist() == [[-0.75, 0.75, 0.0]]
 
 
 def test_chain_to_logits_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="actions: got shape"):
-        bandit.chain_to_logits(np.ones(3), np.zeros(2, dtype=int), np.ones(4) / 4)
+        environments.chain_to_logits(np.ones(3), np.zeros(2, dtype=int), np.ones(4) / 4)
     with pytest.raises(ValueError, match="actions: got values"):
-        bandit.chain_to_logits(np.ones(2), np.array([0, 4]), np.ones(4) / 4)
+        environments.chain_to_logits(np.ones(2), np.array([0, 4]), np.ones(4) / 4)
     with pytest.raises(ValueError, match="pi: got shape"):
-        bandit.chain_to_logits(np.ones((2, 3)), np.zeros((2, 3), dtype=int), np.ones((3, 4)) / 4)
+        environments.chain_to_logits(np.ones((2, 3)), np.zeros((2, 3), dtype=int), np.ones((3, 4)) / 4)
     with pytest.raises(TypeError, match="actions: got dtype"):
-        bandit.chain_to_logits(np.ones(2), np.array([0.0, 1.0]), np.ones(4) / 4)
+        environments.chain_to_logits(np.ones(2), np.array([0.0, 1.0]), np.ones(4) / 4)
 
 
 def test_streams_are_one_per_seed() -> None:
-    first, again, other = (bandit.stream(seed).random(5) for seed in (3, 3, 4))
+    first, again, other = (environments.stream(seed).random(5) for seed in (3, 3, 4))
     assert (first == again).all()
     assert (first != other).any()
     # In pieces or at once, a stream gives the same numbers: the twins draw in blocks of different sizes.
-    rng = bandit.stream(3)
+    rng = environments.stream(3)
     assert (np.r_[rng.random(2), rng.random(3)] == first).all()
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "0"])
 def test_streams_refuse_what_is_no_seed(seed: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="seed: got"):
-        bandit.stream(seed)
+        environments.stream(seed)
 
 
 def test_initial_logits_are_standard_normal() -> None:
-    z = bandit.initial_logits(ManyContexts(contexts=1000), seed=0)
+    z = environments.initial_logits(ManyContexts(contexts=1000), seed=0)
     assert z.shape == (1000, 10)
     # Four standard deviations of the mean and of the second moment of 10,000 normal numbers.
     assert abs(z.mean()) < 4 / 100
@@ -154,24 +155,24 @@ def test_settings_are_those_of_the_paper() -> None:
 
 def test_runs_are_checked_before_they_start() -> None:
     with pytest.raises(ValueError, match="method: got 'grop', did you mean 'grpo'"):
-        bandit.check_run("grop", SingleContext(), SingleContext, [0])
+        environments.check_run("grop", SingleContext(), SingleContext, [0])
     with pytest.raises(ValueError, match="did you mean 'tpo_ratio'"):
-        bandit.check_run("ratio", Needle(), Needle, [0])
+        environments.check_run("ratio", Needle(), Needle, [0])
     # CE needs the label, which a single sampled action does not give.
     with pytest.raises(ValueError, match="pg, dg, grpo, tpo"):
-        bandit.check_run("ce", SingleContext(), SingleContext, [0])
+        environments.check_run("ce", SingleContext(), SingleContext, [0])
     with pytest.raises(TypeError, match="settings: got ManyContexts, expected SingleContext"):
-        bandit.check_run("pg", ManyContexts(), SingleContext, [0])
+        environments.check_run("pg", ManyContexts(), SingleContext, [0])
     with pytest.raises(ValueError, match="seeds: got none"):
-        bandit.check_run("pg", SingleContext(), SingleContext, [])
+        environments.check_run("pg", SingleContext(), SingleContext, [])
     with pytest.raises(ValueError, match="seed: got -1"):
-        bandit.check_run("pg", SingleContext(), SingleContext, [0, -1])
+        environments.check_run("pg", SingleContext(), SingleContext, [0, -1])
 
 
 @pytest.mark.parametrize("seeds", [iter([0]), 3, None, {0: 1}])
 def test_seeds_are_a_sequence(seeds: Any) -> None:
     with pytest.raises(TypeError, match=r"seeds: got .*such as range\(100\)"):
-        bandit.check_run("pg", SingleContext(), SingleContext, seeds)
+        environments.check_run("pg", SingleContext(), SingleContext, seeds)
 
 
 def test_a_needle_in_too_large_a_stack_is_refused() -> None:

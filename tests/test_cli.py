@@ -11,7 +11,8 @@ import pytest
 import toy
 from processes import without
 
-from tpo_ref.study import claims, cli, demo, experiments
+from tpo_ref.study import claims, registry
+from tpo_ref.study.cli import commands, demo
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.protocol import Panel, Suite
 
@@ -20,7 +21,7 @@ OTHER = dataclasses.replace(
     toy.TOY,
     id="toys-other",
     methods=("tpo",),
-    claims=toy.TOY.claims[:1],
+    claims=lambda: toy.TOY.claims()[:1],
     health=(Panel("error", "health"),),
     statistics=("auc", "steps", "solved"),
     published={"steps": {"tpo": "23"}},
@@ -33,25 +34,25 @@ TOYS = Suite(
     members=("toy", "toys-other"),
     statistics=("steps", "solved"),
     labels=("first", "second"),
-    claims=(claims.better("toys-other/tpo", "toy/pg", "error", "toy", ("paper",)),),
+    claims=lambda: (claims.better("toys-other/tpo", "toy/pg", "error", "toy", ("paper",)),),
 )
 
 
 @pytest.fixture(autouse=True)
 def _only_the_toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.TOY})
-    monkeypatch.setattr(experiments, "SUITES", {})
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.TOY})
+    monkeypatch.setattr(registry, "SUITES", {})
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def _two_toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.TOY, "toys-other": OTHER})
-    monkeypatch.setattr(experiments, "SUITES", {"toys": TOYS})
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.TOY, "toys-other": OTHER})
+    monkeypatch.setattr(registry, "SUITES", {"toys": TOYS})
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.run(list(arguments))
+    code = commands.run(list(arguments))
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
@@ -95,9 +96,9 @@ def test_verify_fails_when_a_claim_fails(
     saved = json.loads((tmp_path / "saved" / "toy.json").read_text())
     assert [c["verdict"] for c in saved["claims"]] == ["holds", "holds"]
     assert (tmp_path / "saved" / "toy-paper.png").exists()
-    monkeypatch.setattr(experiments, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
     code, out, err = call(capsys, "verify", "toy", "--scale", "paper", "--json")
-    assert code == cli.CLAIM_FAILED
+    assert code == commands.CLAIM_FAILED
     assert json.loads(out)[0]["claims"][0]["verdict"] == "FAILS"
     assert "1 holds, 0 unclear, 1 FAILS" in err
 
@@ -129,11 +130,11 @@ def test_a_suites_members_take_the_methods_they_know(capsys: pytest.CaptureFixtu
         "toy": ["pg"]
     }
     code, _, err = call(capsys, "run", "toys", "--scale", "smoke", "--methods", "tpp")
-    assert code == cli.USAGE_ERROR
+    assert code == commands.USAGE_ERROR
     assert "method of toy, toys-other: got 'tpp', did you mean 'tpo'" in err
     # By itself an experiment must know the method, beside a suite too.
     code, _, err = call(capsys, "run", "toys", "toys-other", "--scale", "smoke", "--methods", "pg")
-    assert code == cli.USAGE_ERROR
+    assert code == commands.USAGE_ERROR
     assert "method of toys-other: got 'pg'" in err
 
 
@@ -141,7 +142,7 @@ def test_a_suites_members_take_the_methods_they_know(capsys: pytest.CaptureFixtu
 def test_a_suite_may_want_some_methods_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiments, "SUITES", {"toys": dataclasses.replace(TOYS, methods=("tpo",))})
+    monkeypatch.setattr(registry, "SUITES", {"toys": dataclasses.replace(TOYS, methods=("tpo",))})
     for names, methods in {("toys",): {"tpo"}, ("toys", "toy"): {"tpo", "pg"}}.items():
         _, out, _ = call(capsys, "run", *names, "--scale", "smoke", "--json")
         assert {m["method"] for m in json.loads(out)["toy"]["methods"]} == methods
@@ -198,7 +199,7 @@ def test_figures_of_a_suite_and_of_the_anchor(capsys: pytest.CaptureFixture[str]
     assert code == 0
     assert [Path(p).name for p in json.loads(out)] == ["toys-other-smoke-health.png"]
     code, _, err = call(capsys, "figure", "toy", "--scale", "smoke", "--health")
-    assert code == cli.USAGE_ERROR
+    assert code == commands.USAGE_ERROR
     assert "expected a method with groups" in err
 
 
@@ -255,7 +256,7 @@ def test_demo_goes_on_without_what_is_unavailable(
 )
 def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     code, _, err = call(capsys, *arguments)
-    assert code == cli.USAGE_ERROR
+    assert code == commands.USAGE_ERROR
     assert says in err
     assert "Traceback" not in err
 
@@ -263,7 +264,7 @@ def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: l
 @pytest.mark.parametrize("arguments", [["run", "toy", "--scale", "papr"], ["vrify"], ["run", "toy", "--sedes", "3"]])
 def test_unknown_options_are_errors(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli.run(arguments)
+        commands.run(arguments)
     assert stopped.value.code == 2
 
 
@@ -275,17 +276,19 @@ def test_interruption_keeps_what_is_finished(
 
     monkeypatch.setattr(toy, "decay", interrupted)
     code, _, err = call(capsys, "run", "toy", "--scale", "smoke")
-    assert code == cli.INTERRUPTED
+    assert code == commands.INTERRUPTED
     assert "finished units are kept" in err
 
 
 def tpo_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return without(module, f"from tpo_ref.study.main import main\nsys.argv = ['tpo', *{list(arguments)!r}]\nmain()\n")
+    return without(
+        module, f"from tpo_ref.study.cli.main import main\nsys.argv = ['tpo', *{list(arguments)!r}]\nmain()\n"
+    )
 
 
 def test_without_the_cli_extra_one_line_says_so() -> None:
     done = tpo_without("tyro", "list")
-    assert done.returncode == cli.USAGE_ERROR
+    assert done.returncode == commands.USAGE_ERROR
     assert "pip install 'target-policy-optimization[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -293,5 +296,5 @@ def test_without_the_cli_extra_one_line_says_so() -> None:
 def test_without_torch_what_needs_none_works_and_the_rest_says_so(tmp_path: Path) -> None:
     assert tpo_without("torch", "run", "tabular-single", "--scale", "smoke", "--out", str(tmp_path)).returncode == 0
     done = tpo_without("torch", "run", "mnist", "--scale", "smoke", "--out", str(tmp_path))
-    assert done.returncode == cli.USAGE_ERROR
+    assert done.returncode == commands.USAGE_ERROR
     assert "pip install 'target-policy-optimization[torch]'" in done.stderr

@@ -14,7 +14,9 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_ref.study import cli, compare, experiments, results, statistics
+from tpo_ref.bandits import experiments
+from tpo_ref.study import compare, estimates, registry, results
+from tpo_ref.study.cli import commands
 from tpo_ref.study.protocol import Experiment, Scale
 
 STEPS = 120
@@ -33,7 +35,7 @@ NAMES = ("A", "B")
 
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(experiments, "EXPERIMENTS", OTHERS)
+    monkeypatch.setattr(registry, "EXPERIMENTS", OTHERS)
     monkeypatch.chdir(tmp_path)
 
 
@@ -50,7 +52,7 @@ def path_of(method: str, suffix: str = ".json", out: Path = Path("stored/toy")) 
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.run(["compare", *arguments])
+    code = commands.run(["compare", *arguments])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
@@ -175,10 +177,9 @@ def test_the_command_runs_what_is_not_stored_and_prints_both_ways(capsys: pytest
 
 
 def test_a_tabular_run_compared(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from tpo_ref.study import tabular_claims
 
-    known: dict[str, Experiment] = {e.id: e for e in tabular_claims.EXPERIMENTS}
-    monkeypatch.setattr(experiments, "EXPERIMENTS", known)
+    known: dict[str, Experiment] = {e.id: e for e in experiments.EXPERIMENTS}
+    monkeypatch.setattr(registry, "EXPERIMENTS", known)
     code, out, _ = call(capsys, "tabular-single/tpo", "tabular-single/pg", "--scale", "smoke", "--json")
     assert code == 0
     # Fig. 2: PG leaves its plateau some 27 of 150 steps later.
@@ -216,7 +217,7 @@ def test_an_experiment_that_reads_anothers_results_is_scored_by_that(capsys: pyt
 )
 def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     code, out, err = call(capsys, *arguments, "--scale", "smoke")
-    assert (code, out) == (cli.USAGE_ERROR, "")
+    assert (code, out) == (commands.USAGE_ERROR, "")
     assert says in err
     assert err.count("\n") == 1
 
@@ -237,7 +238,7 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     def refused(says: str, *more: str) -> None:
         for path in (b, str(arrays)):
             code, out, err = call(capsys, a, path, *more)
-            assert (code, out) == (cli.USAGE_ERROR, "")
+            assert (code, out) == (commands.USAGE_ERROR, "")
             assert says in err
             assert err.count("\n") == 1
 
@@ -283,7 +284,7 @@ def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     checksum = hashlib.sha256(arrays.read_bytes()).hexdigest()
     record.write_text(json.dumps({**json.loads(record.read_text()), "arrays_sha256": checksum}))
     code, _, err = call(capsys, path_of("tpo"), str(arrays))
-    assert code == cli.USAGE_ERROR
+    assert code == commands.USAGE_ERROR
     assert "plain arrays" in err
     assert not Path("sprung").exists()
 
@@ -321,8 +322,8 @@ def test_curves_that_are_lacking_or_measured_elsewhere_are_refused() -> None:
 def test_the_statistics_are_those_of_the_curves() -> None:
     a, b = stored("tpo", 0), stored("pg", 1)
     rows = compare.compare(NAMES, (a, b))["statistics"]
-    areas = statistics.auc(a.arrays["error"]) - statistics.auc(b.arrays["error"])
-    assert (rows["auc"]["difference"]["low"], rows["auc"]["difference"]["high"]) == statistics.interval(areas)
+    areas = estimates.auc(a.arrays["error"]) - estimates.auc(b.arrays["error"])
+    assert (rows["auc"]["difference"]["low"], rows["auc"]["difference"]["high"]) == estimates.interval(areas)
     assert rows["last"]["a"]["value"] == pytest.approx(a.arrays["error"][:, -100:].mean())
     assert rows["final"]["b"]["value"] == pytest.approx(b.arrays["error"][:, -1].mean())
-    assert rows["auc"]["a"]["error"] == pytest.approx(statistics.auc(a.arrays["error"]).std(ddof=1) / np.sqrt(12))
+    assert rows["auc"]["a"]["error"] == pytest.approx(estimates.auc(a.arrays["error"]).std(ddof=1) / np.sqrt(12))

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tpo_torch import data
-from tpo_torch.data import DataError, DataFile, Gsm8k, Mnist, load_gsm8k, load_mnist
+from tpo_torch.shared import data
+from tpo_torch.shared.data import DataError, DataFile, Gsm8k, Mnist, load_gsm8k, load_mnist
 
 IMAGES = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 LABELS = np.array([3, 0, 9], np.uint8)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tpo_ref.study import figures
-from tpo_ref.study.experiments import EXPERIMENTS, SUITES
-from tpo_ref.study.methods import STYLES
 from tpo_ref.study.protocol import Experiment
+from tpo_ref.study.registry import EXPERIMENTS, SUITES
+from tpo_ref.study.styles import STYLES
 
 # Of experiments that differ in their numbers alone, the first is drawn.
 KINDS = list({(e.panels, e.x, e.score): name for name, e in reversed(EXPERIMENTS.items())}.values())

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from tpo_ref import bandit, kernels, tabular
-from tpo_ref.bandit import ManyContexts, Needle, SampledCandidates, SingleContext
+from tpo_ref.bandits import compiled, environments, readable
+from tpo_ref.bandits.compiled import loops
+from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 from tpo_ref.closed_form import no_anchor_root
-from tpo_ref.kernels import loops
 
 # Sums of a hundred terms in another order; errors near 1e-16 and cosines near 1 have no relative digits left.
 RTOL, ATOL = 1e-9, 1e-11
@@ -42,8 +42,8 @@ CASES = [(name, s, method) for name, several in SETTINGS.items() for s in severa
 
 
 def assert_equal_runs(name: str, method: str, settings: Any, seeds: Any) -> None:
-    fast = getattr(kernels, name)(method, settings, seeds)
-    clear = getattr(tabular, name)(method, settings, seeds)
+    fast = getattr(compiled, name)(method, settings, seeds)
+    clear = getattr(readable, name)(method, settings, seeds)
     assert set(fast) == set(clear)
     for curve in clear:
         np.testing.assert_allclose(fast[curve], clear[curve], rtol=RTOL, atol=ATOL, err_msg=curve)
@@ -84,8 +84,8 @@ def test_equal_groups(vocab: int, candidates: int, groups: int, eta: float, meth
 @pytest.mark.parametrize("name", SETTINGS)
 def test_same_bits_whatever_the_threads_and_the_company(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Several blocks a run, as a long run has.
-    monkeypatch.setattr(kernels, "BLOCK", 500)
-    run, settings = getattr(kernels, name), SETTINGS[name][0]
+    monkeypatch.setattr(compiled, "BLOCK", 500)
+    run, settings = getattr(compiled, name), SETTINGS[name][0]
     for method in settings.METHODS:
         alone = run(method, settings, range(7), threads=1)
         for threads in (2, 3, 50, None):
@@ -100,9 +100,9 @@ def test_same_bits_whatever_the_threads_and_the_company(name: str, monkeypatch: 
 
 @pytest.mark.parametrize("name", ["single_context", "sampled_candidates", "needle"])
 def test_same_curves_whatever_the_block_of_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, settings = getattr(kernels, name), SETTINGS[name][1]
+    run, settings = getattr(compiled, name), SETTINGS[name][1]
     whole = run("grpo", settings, [0, 1])
-    monkeypatch.setattr(kernels, "BLOCK", 1)
+    monkeypatch.setattr(compiled, "BLOCK", 1)
     pieces = run("grpo", settings, [0, 1])
     # A block starts its exponentials from the largest logit, mid-block from the last normaliser: rounding differs.
     np.testing.assert_allclose(pieces["error"], whole["error"], rtol=RTOL, atol=ATOL)
@@ -119,7 +119,7 @@ def test_the_guide_table_finds_what_the_search_finds(seed: int, arms: int, sharp
     edges = np.arange(guide.size) / guide.size
     uniforms = np.r_[edges, np.nextafter(edges[1:], 0), np.nextafter(1.0, 0), rng.random(50)]
     found = [loops._draw(x, cdf, cdf[-1], guide) for x in uniforms]
-    assert found == bandit.sample(cdf, uniforms).tolist()
+    assert found == environments.sample(cdf, uniforms).tolist()
 
 
 def test_the_guide_table_skips_arms_without_weight() -> None:
@@ -140,7 +140,7 @@ def test_published_numbers_of_fig_2() -> None:
     }
     misalignment = {}
     for method, (errors, firsts) in published.items():
-        run = kernels.single_context(method, SingleContext(), range(100))
+        run = compiled.single_context(method, SingleContext(), range(100))
         mean = run["error"].mean(0)
         misalignment[method] = run["misalignment"][:, 50].mean()
         tolerance = [0.01 if method == "pg" else 0.08, 0.08, 0.08]
@@ -163,7 +163,7 @@ def test_published_numbers_of_fig_3() -> None:
         "pg": (61, 0.60, (652, 956), 0.05),
     }
     for method, (final, within, firsts, step_within) in published.items():
-        mean = kernels.many_contexts(method, ManyContexts(), range(100))["error"].mean(0)
+        mean = compiled.many_contexts(method, ManyContexts(), range(100))["error"].mean(0)
         assert mean[-1] * 1e4 == pytest.approx(final, rel=within), method
         for level, at in zip((0.1, 0.01), firsts, strict=True):
             assert int(np.argmax(mean < level)) == pytest.approx(at, rel=step_within), method
@@ -173,7 +173,7 @@ def test_published_numbers_of_fig_3() -> None:
 @pytest.mark.parametrize(("horizon", "published"), [(4, None), (7, 0.885), (8, 0.935)])
 def test_needle_rests_at_the_closed_form(horizon: int, published: float | None) -> None:
     settings = Needle(horizon=horizon)
-    last = {m: kernels.needle(m, settings, range(10))["error"][:, -1000:].mean() for m in settings.METHODS}
+    last = {m: compiled.needle(m, settings, range(10))["error"][:, -1000:].mean() for m in settings.METHODS}
     assert last["tpo_no_anchor"] == pytest.approx(no_anchor_root(horizon), abs=0.01)
     if published is not None:
         assert last["tpo_no_anchor"] == pytest.approx(published, abs=0.01)
@@ -193,12 +193,12 @@ def test_a_place_without_a_cache_still_compiles() -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True])
 def test_threads_are_counted_from_one(threads: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="threads: got"):
-        kernels.single_context("pg", SingleContext(steps=1), [0], threads=threads)
+        compiled.single_context("pg", SingleContext(steps=1), [0], threads=threads)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_bad_runs_are_refused(name: str) -> None:
-    run, settings = getattr(kernels, name), SETTINGS[name][0]
+    run, settings = getattr(compiled, name), SETTINGS[name][0]
     with pytest.raises(ValueError, match="method: got 'tpoo', did you mean"):
         run("tpoo", settings, [0])
     with pytest.raises(ValueError, match="seeds: got none"):

@@ -14,9 +14,9 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_torch.llm import tiny
-from tpo_torch.llm.evaluate import Sampling, evaluate, pass_at_k
-from tpo_torch.llm.settings import EvaluationSettings, TinySettings
+from tpo_torch.llm.program import tiny
+from tpo_torch.llm.program.evaluate import Sampling, evaluate, pass_at_k
+from tpo_torch.llm.program.settings import EvaluationSettings, TinySettings
 from tpo_torch.llm.tasks import Task
 
 SMALL = st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from reasoning_gym.factory import DATASETS
 from reasoning_gym.utils import extract_answer
 
-from tpo_torch import data
-from tpo_torch.data import Gsm8k
 from tpo_torch.llm import tasks
 from tpo_torch.llm.tasks import answers, gsm8k, guard, gym
 from tpo_torch.llm.tasks.task import Task, held_out, key
+from tpo_torch.shared import data
+from tpo_torch.shared.data import Gsm8k
 
 PROBLEMS = Gsm8k(
     tuple({"question": f"{i} + {i}?", "answer": f"<<{i}+{i}={2 * i}>>\n#### {2 * i:,}"} for i in range(600, 640)),

@@ -16,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import without
 
-from tpo_ref.study import cli, cli_llm, run_figures
-from tpo_ref.study.methods import STYLES
-from tpo_ref.study.run_figures import smoothed
-from tpo_torch.llm import callbacks, curves, pretrained, reading, tasks, tiny
-from tpo_torch.llm.record import Folder
-from tpo_torch.llm.settings import TinySettings
+from tpo_ref.study.cli import commands as cli
+from tpo_ref.study.styles import STYLES
+from tpo_torch.llm import tasks
+from tpo_torch.llm.program import callbacks, curves, figures, pretrained, reading, tiny
+from tpo_torch.llm.program import commands as llm_commands
+from tpo_torch.llm.program.figures import smoothed
+from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.program.settings import TinySettings
 
 pytestmark = tiny_llm.FILTERS
 
@@ -193,7 +195,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch: pytest.Monkey
 
 
 def test_without_the_extra_one_line_says_so() -> None:
-    main = "from tpo_ref.study.main import main\nsys.argv = ['tpo', *{}]\nmain()\n"
+    main = "from tpo_ref.study.cli.main import main\nsys.argv = ['tpo', *{}]\nmain()\n"
     done = without("trl", main.format(["train", "tiny"]))
     assert done.returncode == cli.USAGE_ERROR
     assert "need trl" in done.stderr
@@ -381,9 +383,9 @@ def test_a_damaged_log_and_numbers_that_are_none(tmp_path: Path) -> None:
 def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     for plot in ("_smooth", "_marked"):
-        real = getattr(run_figures, plot)
+        real = getattr(figures, plot)
         monkeypatch.setattr(
-            run_figures, plot, lambda axis, curve, look, real=real: (seen.append(look), real(axis, curve, look))
+            figures, plot, lambda axis, curve, look, real=real: (seen.append(look), real(axis, curve, look))
         )
     for method, anchor in {"tpo": "policy", "grpo": None, "ratio": "ratio"}.items():
         settings = reading.load("tiny", method="grpo" if method == "grpo" else "tpo").plain()
@@ -403,7 +405,7 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
     assert len(seen) == 6
     with pytest.raises(ValueError, match="no folder of a run"):
         curves.read(tmp_path)
-    assert not cli_llm.are_runs((str(tmp_path),))
+    assert not llm_commands.holds_run(tmp_path)
 
 
 def run_of(folder: Path, seed: int, rewards: list[float]) -> Path:

@@ -11,19 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# The edge differs by array type; bandit studies and their compiled twins are NumPy's, networks and data are torch's.
-NUMPY_STEMS = {"checks", "bandit", "tabular", "kernels"}
-TORCH_STEMS = {"checks", "data", "nets", "transformer", "rollout"}
-# Networks, data and sampling are explained and timed with the run that uses them.
-WITH = {"nets": "mnist", "data": "mnist", "transformer": "reversal", "rollout": "reversal"}
+# The edge differs by array type.
+NUMPY_STEMS = {"checks"}
+TORCH_STEMS = {"checks"}
+# Where names of the first version still lead to.
+EARLIER = {"bandit", "kernels", "runs"}
 # scipy's root finder has no mirror.
 NUMPY_NAMES = {"closed_form.no_anchor_root"}
 
 
 def stems(package: str) -> set[str]:
-    """Modules and packages of maths; the packages of runs and studies have rooms of their own."""
-    folders = {p.parent.name for p in (ROOT / package).glob("*/__init__.py")} - {"study", "runs", "llm"}
-    return ({p.stem for p in (ROOT / package).glob("*.py")} | folders) - {"__init__"}
+    """Modules of maths; the packages of experiments and studies have rooms of their own."""
+    return {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__"} - EARLIER
 
 
 RULES = sorted(stems("tpo_ref") - NUMPY_STEMS)
@@ -64,11 +63,9 @@ def test_every_loss_has_a_closed_form_gradient_with_the_same_arguments(stem: str
 
 @pytest.mark.parametrize("stem", sorted((stems("tpo_ref") | stems("tpo_torch")) - {"checks"}))
 def test_each_stem_is_tested_and_has_its_chapter_and_benchmark(stem: str) -> None:
-    chapter = {**WITH, "kernels": "tabular"}.get(stem, stem)
-    timed = {**WITH, "bandit": "kernels"}.get(stem, stem)
     assert (ROOT / "tests" / f"test_{stem}.py").exists()
-    assert (ROOT / "spec" / f"{chapter}.md").exists()
-    assert (ROOT / "benchmarks" / f"bench_{timed}.py").exists()
+    assert (ROOT / "spec" / f"{stem}.md").exists()
+    assert (ROOT / "benchmarks" / f"bench_{stem}.py").exists()
 
 
 SIGNATURES = {

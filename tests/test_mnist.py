@@ -20,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tpo_ref.study.settings import MnistSettings
+from tpo_ref.study.context import Context
 from tpo_torch import closed_form
-from tpo_torch.data import Mnist
-from tpo_torch.nets import lecun_normal
-from tpo_torch.runs import mnist, mnist_mechanism
-from tpo_torch.runs.mnist_rules import RULES, Feedback, act, resolve, standardized_scores
+from tpo_torch.mnist import mechanism, runs
+from tpo_torch.mnist.methods import RULES, Feedback, act, resolve, standardized_scores
+from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.shared.data import Mnist
+from tpo_torch.shared.nets import lecun_normal
 from tpo_torch.standardize import standardize
 
 METHODS = tuple(RULES)
@@ -84,7 +85,7 @@ def test_expected_step_over_the_ten_actions_is_the_closed_form(method: str, seed
     for a in range(CLASSES):
         step = -gradient(method, logits, labels, torch.full_like(labels, a), settings)
         expected += policy[..., a : a + 1] * step
-    closed = mnist_mechanism.DIRECTIONS[method](policy, labels, settings)
+    closed = mechanism.DIRECTIONS[method](policy, labels, settings)
     torch.testing.assert_close(expected, closed, rtol=1e-8, atol=1e-10)
 
 
@@ -153,8 +154,8 @@ def test_rules_read_nothing_back_from_the_device(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_trains_as_it_would_alone(method: str) -> None:
-    together = mnist.Training(method, SMALL, (3, 5, 11), DATA, "cpu")
-    alone = mnist.Training(method, SMALL, (5,), DATA, "cpu")
+    together = runs.Training(method, SMALL, (3, 5, 11), DATA, "cpu")
+    alone = runs.Training(method, SMALL, (5,), DATA, "cpu")
     for training in (together, alone):
         training.train(1)
     # Adam forgives a scaled gradient, so the gradient itself is looked at too.
@@ -170,7 +171,7 @@ def test_a_seed_trains_as_it_would_alone(method: str) -> None:
 @pytest.mark.paper("Fig. 4")
 @pytest.mark.parametrize("method", METHODS)
 def test_stacked_training_equals_one_plain_loop(method: str) -> None:
-    training = mnist.Training(method, SMALL, (7,), DATA, "cpu")
+    training = runs.Training(method, SMALL, (7,), DATA, "cpu")
     training.train(20)
     torch.testing.assert_close(training.test_logits()[0], plain_loop(method, 7, 20), rtol=0, atol=2e-4)
 
@@ -226,7 +227,7 @@ def plain_losses(method: str, logits: Tensor, y: Tensor, uniform: Tensor) -> Ten
 
 def test_curves_have_the_promised_shapes_and_true_update_counts() -> None:
     calls: list[tuple[int, int]] = []
-    arrays = mnist.run("grpo", SMALL, (0, 1), DATA, progress=lambda done, total: calls.append((done, total)))
+    arrays = runs.run("grpo", SMALL, (0, 1), DATA, Context(progress=lambda done, total: calls.append((done, total))))
     assert calls == [(0, 60), (20, 60), (40, 60), (60, 60)]
     assert arrays["update"].tolist() == [0, 20, 40, 60]
     assert arrays["test_error"].shape == arrays["train_reward"].shape == (2, 4)
@@ -239,7 +240,7 @@ def test_curves_have_the_promised_shapes_and_true_update_counts() -> None:
 
 def test_a_run_is_reproducible_and_does_not_touch_the_global_generator() -> None:
     before = torch.get_rng_state()
-    first, second = (mnist.run("tpo", SMALL, (0, 1), DATA) for _ in range(2))
+    first, second = (runs.run("tpo", SMALL, (0, 1), DATA) for _ in range(2))
     assert_equal_bits(first, second)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -247,7 +248,7 @@ def test_a_run_is_reproducible_and_does_not_touch_the_global_generator() -> None
 @pytest.mark.parametrize("method", ["tpo", "ce"])
 def test_learns(method: str) -> None:
     settings = MnistSettings(updates=400, eval_every=200, hidden=32, mechanism_update=None)
-    arrays = mnist.run(method, settings, (0, 1), DATA)
+    arrays = runs.run(method, settings, (0, 1), DATA)
     # Chance is 0.9. A bandit's seed may still have a class to find, which is a tenth of the images.
     assert arrays["test_error"][:, 0].min() > 0.6
     assert arrays["test_error"][:, -1].max() < 0.15
@@ -259,7 +260,7 @@ def test_learns(method: str) -> None:
 def test_fewer_training_images_are_the_first_ones() -> None:
     few = dataclasses.replace(SMALL, train_images=50)
     cut = Mnist(DATA.train_images[:50], DATA.train_labels[:50], DATA.test_images, DATA.test_labels)
-    assert_equal_bits(mnist.run("pg", few, (0,), DATA), mnist.run("pg", SMALL, (0,), cut))
+    assert_equal_bits(runs.run("pg", few, (0,), DATA), runs.run("pg", SMALL, (0,), cut))
 
 
 class Killed(Exception):
@@ -268,42 +269,44 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("method", ["tpo", "pg_batchnorm"])
 def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnist, "CHECKPOINT_EVERY", 20)
+    monkeypatch.setattr(runs, "CHECKPOINT_EVERY", 20)
     path = tmp_path / "partial.npz"
-    whole = mnist.run(method, SMALL, (0, 1), DATA)
+    whole = runs.run(method, SMALL, (0, 1), DATA)
 
     def kill(done: int, total: int) -> None:
         if done == 40:
             raise Killed
 
     with pytest.raises(Killed):
-        mnist.run(method, SMALL, (0, 1), DATA, checkpoint=path, progress=kill)
+        runs.run(method, SMALL, (0, 1), DATA, Context(checkpoint=path, progress=kill))
     calls: list[int] = []
-    resumed = mnist.run(method, SMALL, (0, 1), DATA, checkpoint=path, progress=lambda done, _: calls.append(done))
+    resumed = runs.run(
+        method, SMALL, (0, 1), DATA, Context(checkpoint=path, progress=lambda done, _: calls.append(done))
+    )
     assert calls == [40, 60]
     assert_equal_bits(whole, resumed)
     # The finished state is kept too: asking again computes nothing.
-    assert_equal_bits(whole, mnist.run(method, SMALL, (0, 1), DATA, checkpoint=path))
+    assert_equal_bits(whole, runs.run(method, SMALL, (0, 1), DATA, Context(checkpoint=path)))
 
 
 def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "partial.npz"
     program = (
         "import os, signal, sys, torch; from pathlib import Path; import test_mnist as t\n"
-        "torch.set_num_threads(1); t.mnist.CHECKPOINT_EVERY = 20\n"
+        "torch.set_num_threads(1); t.runs.CHECKPOINT_EVERY = 20\n"
         "die = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 40 else None\n"
-        "t.mnist.run('tpo', t.SMALL, (0, 1), t.DATA, checkpoint=Path(sys.argv[1]), progress=die)\n"
+        "t.runs.run('tpo', t.SMALL, (0, 1), t.DATA, t.Context(checkpoint=Path(sys.argv[1]), progress=die))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     killed = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
-    resumed = mnist.run("tpo", SMALL, (0, 1), DATA, checkpoint=path)
-    assert_equal_bits(mnist.run("tpo", SMALL, (0, 1), DATA), resumed)
+    resumed = runs.run("tpo", SMALL, (0, 1), DATA, Context(checkpoint=path))
+    assert_equal_bits(runs.run("tpo", SMALL, (0, 1), DATA), resumed)
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "partial.npz"
-    mnist.run("tpo", SMALL, (0, 1), DATA, checkpoint=path)
+    runs.run("tpo", SMALL, (0, 1), DATA, Context(checkpoint=path))
     others: list[tuple[tuple[Any, ...], str]] = [
         (("dg", SMALL, (0, 1), DATA), "method = 'tpo' there, 'dg' here"),
         (("tpo", dataclasses.replace(SMALL, eta=2.0), (0, 1), DATA), "eta = 1.0 there, 2.0 here"),
@@ -312,13 +315,13 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path
     ]
     for arguments, message in others:
         with pytest.raises(ValueError, match=message):
-            mnist.run(*arguments, checkpoint=path)
+            runs.run(*arguments, Context(checkpoint=path))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="truncated"):
-        mnist.run("tpo", SMALL, (0, 1), DATA, checkpoint=path)
+        runs.run("tpo", SMALL, (0, 1), DATA, Context(checkpoint=path))
     np.savez(path, x=np.zeros(1))
     with pytest.raises(ValueError, match="no checkpoint"):
-        mnist.run("tpo", SMALL, (0, 1), DATA, checkpoint=path)
+        runs.run("tpo", SMALL, (0, 1), DATA, Context(checkpoint=path))
 
 
 @given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.3, 1.0, 3.0]))
@@ -327,7 +330,7 @@ def test_first_order_gain_is_a_derivative(seed: int, spread: float) -> None:
     direction, _ = policies(seed + 1, n=4, spread=1.0)
     h = 1e-5
     up, down = (torch.softmax(logits + t * direction, -1).gather(-1, labels.unsqueeze(-1)) for t in (h, -h))
-    gain = mnist_mechanism.first_order_gain(torch.softmax(logits, -1), labels, direction)
+    gain = mechanism.first_order_gain(torch.softmax(logits, -1), labels, direction)
     torch.testing.assert_close(gain, ((up - down) / (2 * h)).squeeze(-1), rtol=1e-6, atol=1e-9)
 
 
@@ -336,13 +339,13 @@ def test_first_order_gain_is_a_derivative(seed: int, spread: float) -> None:
 def test_excess_gain_is_zero_where_the_wrong_classes_are_equal(method: str, seed: int, spread: float) -> None:
     logits, labels = policies(seed, n=4, spread=spread)
     pi = torch.softmax(logits, -1)
-    even = mnist_mechanism.symmetric(pi, labels)
+    even = mechanism.symmetric(pi, labels)
     zero = torch.zeros(labels.shape, dtype=torch.float64)
     torch.testing.assert_close(even.sum(-1), zero + 1)
-    torch.testing.assert_close(mnist_mechanism.excess_gain(method, even, labels, SMALL), zero, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mechanism.excess_gain(method, even, labels, SMALL), zero, rtol=0, atol=1e-12)
     if method not in ("tpo", "dg"):
         # A direction that is a function of p times v sees nothing of the wrong classes, however they stand.
-        torch.testing.assert_close(mnist_mechanism.excess_gain(method, pi, labels, SMALL), zero, rtol=0, atol=1e-12)
+        torch.testing.assert_close(mechanism.excess_gain(method, pi, labels, SMALL), zero, rtol=0, atol=1e-12)
 
 
 @pytest.mark.paper("Fig. 4b")
@@ -351,14 +354,14 @@ def test_a_confident_error_pays_tpo_and_costs_dg() -> None:
     pi = torch.full((1, 10), 0.001, dtype=torch.float64)
     pi[0, 0], pi[0, 1] = 0.2, 0.792
     label = torch.tensor([0])
-    assert mnist_mechanism.excess_gain("tpo", pi, label, SMALL).item() > 0.05
-    assert -0.02 < mnist_mechanism.excess_gain("dg", pi, label, SMALL).item() < 0
+    assert mechanism.excess_gain("tpo", pi, label, SMALL).item() > 0.05
+    assert -0.02 < mechanism.excess_gain("dg", pi, label, SMALL).item() < 0
 
 
 def test_measure_bins_by_the_share_of_the_strongest_wrong_class() -> None:
     # Wrong, wrong mass all on class 1; wrong, spread over classes 1–3 equally; right, and so in no bin.
     logits = torch.tensor([[[0.0, 1, -40, -40], [0.0, 1, 1, 1], [60.0, 0, 0, 0]]])
-    gain, count = mnist_mechanism.measure("tpo", logits, torch.zeros(3, dtype=torch.int64), SMALL)
+    gain, count = mechanism.measure("tpo", logits, torch.zeros(3, dtype=torch.int64), SMALL)
     assert count.tolist() == [[0, 1, 0, 1]]
     assert torch.isnan(gain).tolist() == [[True, False, True, False]]
     # Equal wrong classes are their own surrogate.
@@ -368,7 +371,7 @@ def test_measure_bins_by_the_share_of_the_strongest_wrong_class() -> None:
 def test_the_closed_form_of_batchnorm_is_that_of_pg_over_a_number() -> None:
     logits, labels = policies(0, n=3, spread=1.0)
     pi = torch.softmax(logits, -1)
-    ours = mnist_mechanism.DIRECTIONS["pg_batchnorm"](pi, labels, SMALL)
+    ours = mechanism.DIRECTIONS["pg_batchnorm"](pi, labels, SMALL)
     torch.testing.assert_close(ours, 0.5 * closed_form.app_c_pg_batchnorm(pi, labels, 0.5))
 
 
@@ -377,7 +380,7 @@ def test_the_closed_form_of_batchnorm_is_that_of_pg_over_a_number() -> None:
 )
 def test_an_unknown_method_names_the_nearest(given_name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"{given_name}.*did you mean.*{hint}"):
-        mnist.run(given_name, SMALL, (0,), DATA)
+        runs.run(given_name, SMALL, (0,), DATA)
     assert resolve("grpo") == "pg_batchnorm"
 
 
@@ -413,18 +416,18 @@ def test_bad_settings_are_refused(options: dict[str, Any], error: type[Exception
         ({"data": {}}, TypeError, "data: got dict"),
         ({"settings": {"updates": 20}}, TypeError, "settings: got dict"),
         ({"settings": dataclasses.replace(SMALL, train_images=301)}, ValueError, "at most 300"),
-        ({"device": "cpuu"}, ValueError, "device: got 'cpuu'"),
-        ({"device": "meta"}, ValueError, "device: got 'meta'"),
-        ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99'"),
+        ({"context": Context("cpuu")}, ValueError, "device: got 'cpuu'"),
+        ({"context": Context("meta")}, ValueError, "device: got 'meta'"),
+        ({"context": Context("cuda:99")}, ValueError, "device: got 'cuda:99'"),
     ],
 )
 def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {"method": "tpo", "settings": SMALL, "seeds": (0,), "data": DATA} | changes
     with pytest.raises(error, match=message):
-        mnist.run(**arguments)
+        runs.run(**arguments)
 
 
-def assert_equal_bits(a: mnist.Arrays, b: mnist.Arrays) -> None:
+def assert_equal_bits(a: runs.Arrays, b: runs.Arrays) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype

@@ -20,7 +20,7 @@ from strategies import BAD_NUMBERS, BAD_POSITIVES, bad
 from tpo_ref import muon as reference
 from tpo_torch import muon
 from tpo_torch.muon import Muon
-from tpo_torch.transformer import RULES, CausalTransformer
+from tpo_torch.shared.transformer import RULES, CausalTransformer
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden_muon.json").read_text())
 GOLDEN_RULES = dict.fromkeys(("wide", "tall", "square"), "muon") | dict.fromkeys(("vector", "cube"), "adam")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tpo_torch.nets import PolicyMLP, lecun_normal
+from tpo_torch.shared.nets import PolicyMLP, lecun_normal
 
 SIZES = (6, 5, 4, 3)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Collection
 
 import pytest
 
-from tpo_ref.study.experiments import EXPERIMENTS, SUITES
 from tpo_ref.study.protocol import SCALES, Claim, resolve_methods
+from tpo_ref.study.registry import EXPERIMENTS, SUITES
 from tpo_ref.study.tables import COLUMNS
 
 
@@ -36,30 +35,28 @@ def test_an_experiment_is_whole(name: str) -> None:
         assert set(values) <= set(experiment.methods)
     for scale in experiment.scales.values():
         assert set(scale.methods or ()) <= set(experiment.methods)
-    check_claims(experiment.claims, experiment.methods)
+    check_claims(experiment.claims(), experiment.methods)
     drawn = {panel.array for panel in experiment.panels}
-    assert all(claim.mark[0] in drawn for claim in experiment.claims if claim.mark is not None)
+    assert all(claim.mark[0] in drawn for claim in experiment.claims() if claim.mark is not None)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_claims_at_a_scale_are_about_the_methods_it_runs(name: str) -> None:
     experiment = EXPERIMENTS[name]
-    for claim in experiment.claims:
+    for claim in experiment.claims():
         for scale in claim.accept:
             assert set(claim.methods) <= set(resolve_methods(experiment, None, scale)), (claim.text, scale)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_runner_exists_and_takes_method_settings_seeds(name: str) -> None:
-    module, function = EXPERIMENTS[name].runner.split(":")
-    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    assert list(parameters)[:3] == ["method", "settings", "seeds"]
+def test_a_run_takes_method_settings_seeds_and_context(name: str) -> None:
+    assert list(inspect.signature(EXPERIMENTS[name].run).parameters) == ["method", "settings", "seeds", "context"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_results_are_read_from_an_experiment_of_the_same_runner(name: str) -> None:
     experiment = EXPERIMENTS[name]
-    assert EXPERIMENTS[experiment.store].runner == experiment.runner
+    assert EXPERIMENTS[experiment.store].run == experiment.run
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -74,7 +71,7 @@ def test_a_suite_is_whole(name: str) -> None:
     assert set(suite.statistics) <= set(COLUMNS)
     members = [EXPERIMENTS[member] for member in suite.members]
     assert set(suite.methods or ()) <= {method for e in members for method in e.methods}
-    check_claims(suite.claims, {f"{e.id}/{method}" for e in members for method in e.methods})
+    check_claims(suite.claims(), {f"{e.id}/{method}" for e in members for method in e.methods})
 
 
 def test_methods_are_those_given_or_of_the_scale_or_all() -> None:

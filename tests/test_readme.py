@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tpo_torch.llm import dense
+from tpo_torch.llm.program import dense
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

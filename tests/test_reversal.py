@@ -17,13 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tpo_ref.study.settings import MnistSettings, ReversalSettings
-from tpo_torch.rollout import dense
-from tpo_torch.runs import reversal
-from tpo_torch.runs.reversal_clear import ClearTraining
-from tpo_torch.runs.reversal_methods import METHODS, SINGLE, TOKEN
-from tpo_torch.runs.reversal_training import METRICS, Training
-from tpo_torch.transformer import CausalTransformer
+from tpo_ref.study.context import Context
+from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.reversal import runs
+from tpo_torch.reversal.clear import ClearTraining
+from tpo_torch.reversal.engine import dense
+from tpo_torch.reversal.engine.training import METRICS, Training
+from tpo_torch.reversal.methods import METHODS, SINGLE, TOKEN
+from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.shared.transformer import CausalTransformer
 
 CPU = torch.device("cpu")
 TINY = ReversalSettings(vocab=3, horizon=3, batch=4, group=3, episodes=6, precision="float64")
@@ -124,7 +126,7 @@ def test_a_batch_that_fails_throughout_moves_nothing(method: str, precision: str
 
 @pytest.mark.parametrize("method", ["tpo", "dg", "grpo_token"])
 def test_figures_are_of_the_batch_before_the_update(method: str) -> None:
-    arrays = reversal.run(method, SMALL, (4, 9))
+    arrays = runs.run(method, SMALL, (4, 9))
     assert all(curve.shape == (2, 6) and curve.dtype == np.float64 for curve in arrays.values())
     assert set(arrays) <= set(METRICS)
     assert {"error", "gradient_norm"} <= set(arrays)
@@ -135,7 +137,7 @@ def test_figures_are_of_the_batch_before_the_update(method: str) -> None:
     assert ("all_fail" in arrays) == grouped
     assert ("duplicates" in arrays) == (grouped and METHODS[method].samples != TOKEN)
     # The first batch is sampled from the initial policy, whatever the method makes of it afterwards.
-    slower = reversal.run(method, replace(SMALL, learning_rate=1e-9), (4, 9))
+    slower = runs.run(method, replace(SMALL, learning_rate=1e-9), (4, 9))
     np.testing.assert_array_equal(arrays["error"][:, 0], slower["error"][:, 0])
     assert (arrays["error"] != slower["error"]).any()
 
@@ -150,22 +152,22 @@ def test_the_gradient_norm_is_that_of_the_first_gradient() -> None:
 
 def test_a_run_is_reproducible_and_does_not_touch_the_global_generator() -> None:
     before = torch.get_rng_state()
-    first, second = (reversal.run("tpo", SMALL, (0, 1)) for _ in range(2))
+    first, second = (runs.run("tpo", SMALL, (0, 1)) for _ in range(2))
     assert_equal_bits(first, second)
     assert torch.equal(before, torch.get_rng_state())
     # A seed's curve does not depend on which others run beside it, nor on their order.
     for beside in ((1,), (1, 5)):
-        other = reversal.run("tpo", SMALL, beside)
+        other = runs.run("tpo", SMALL, beside)
         assert_equal_bits({n: c[1:] for n, c in first.items()}, {n: c[:1] for n, c in other.items()})
 
 
 def test_aliases_run_as_what_they_name() -> None:
-    assert_equal_bits(reversal.run("reinforce", SMALL, (0,)), reversal.run("pg", SMALL, (0,)))
+    assert_equal_bits(runs.run("reinforce", SMALL, (0,)), runs.run("pg", SMALL, (0,)))
 
 
 @pytest.mark.parametrize(("method", "episodes"), [("tpo", 50), ("tpo_token", 50), ("dg", 120)])
 def test_learns(method: str, episodes: int) -> None:
-    error = reversal.run(method, ReversalSettings(horizon=2, batch=32, episodes=episodes), (0,))["error"]
+    error = runs.run(method, ReversalSettings(horizon=2, batch=32, episodes=episodes), (0,))["error"]
     # Chance is a half; DG takes one step per episode, the others four.
     assert error[:, 0].min() > 0.3
     assert error[:, -5:].mean() < 0.03
@@ -178,15 +180,15 @@ class Killed(Exception):
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of two episodes, and a checkpoint after each."""
-    monkeypatch.setattr(reversal, "BLOCK", 2)
-    monkeypatch.setattr(reversal, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(reversal, "BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "BLOCK", 2)
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "BLOCK_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("method", ["tpo", "grpo_token"])
 def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = reversal.run(method, SMALL, (0, 1))
+    whole = runs.run(method, SMALL, (0, 1))
     for moment in (2, 6):
         path = tmp_path / f"{moment}.npz"
 
@@ -195,10 +197,10 @@ def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeyp
                 raise Killed
 
         with pytest.raises(Killed):
-            reversal.run(method, SMALL, (0, 1), checkpoint=path, progress=kill)
+            runs.run(method, SMALL, (0, 1), Context(checkpoint=path, progress=kill))
         calls: list[tuple[int, int]] = []
-        resumed = reversal.run(
-            method, SMALL, (0, 1), checkpoint=path, progress=lambda *call, calls=calls: calls.append(call)
+        resumed = runs.run(
+            method, SMALL, (0, 1), Context(checkpoint=path, progress=lambda *call, calls=calls: calls.append(call))
         )
         assert calls == [(done, 6) for done in range(moment, 7)]
         assert_equal_bits(whole, resumed)
@@ -213,9 +215,9 @@ def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Training, "episode", fail)
     with pytest.raises(Killed):
-        reversal.run(method, SMALL, (0, 1), checkpoint=path)
+        runs.run(method, SMALL, (0, 1), Context(checkpoint=path))
     monkeypatch.setattr(Training, "episode", episode)
-    assert_equal_bits(whole, reversal.run(method, SMALL, (0, 1), checkpoint=path))
+    assert_equal_bits(whole, runs.run(method, SMALL, (0, 1), Context(checkpoint=path)))
 
 
 @pytest.mark.usefixtures("_hasty")
@@ -224,27 +226,27 @@ def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None
     # Killed in the middle of a block, after the first seed's part of it.
     program = (
         "import os, signal, sys, torch; from pathlib import Path; import test_reversal as t\n"
-        "torch.set_num_threads(1); t.reversal.CHECKPOINT_SECONDS = t.reversal.BLOCK_SECONDS = 0.0\n"
+        "torch.set_num_threads(1); t.runs.CHECKPOINT_SECONDS = t.runs.BLOCK_SECONDS = 0.0\n"
         "episode, count = t.Training.episode, []\n"
         "def die(self):\n"
         "    count.append(0)\n"
         "    return os.kill(os.getpid(), signal.SIGKILL) if len(count) == 10 else episode(self)\n"
         "t.Training.episode = die\n"
-        "t.reversal.run('tpo', t.SMALL, (0, 1), checkpoint=Path(sys.argv[1]))\n"
+        "t.runs.run('tpo', t.SMALL, (0, 1), t.Context(checkpoint=Path(sys.argv[1])))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     killed = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     starts: list[int] = []
-    resumed = reversal.run("tpo", SMALL, (0, 1), checkpoint=path, progress=lambda done, _: starts.append(done))
+    resumed = runs.run("tpo", SMALL, (0, 1), Context(checkpoint=path, progress=lambda done, _: starts.append(done)))
     assert starts[0] == 4
-    assert_equal_bits(reversal.run("tpo", SMALL, (0, 1)), resumed)
+    assert_equal_bits(runs.run("tpo", SMALL, (0, 1)), resumed)
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "partial.npz"
-    reversal.run("tpo", SMALL, (0, 1), checkpoint=path)
+    runs.run("tpo", SMALL, (0, 1), Context(checkpoint=path))
     others: list[tuple[str, ReversalSettings, tuple[int, ...], str]] = [
         ("tpo_ratio", SMALL, (0, 1), "method = 'tpo' there, 'tpo_ratio' here"),
         ("tpo", replace(SMALL, eta=2.0), (0, 1), "eta"),
@@ -253,13 +255,13 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path: Path
     ]
     for method, settings, seeds, message in others:
         with pytest.raises(ValueError, match=message):
-            reversal.run(method, settings, seeds, checkpoint=path)
+            runs.run(method, settings, seeds, Context(checkpoint=path))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="truncated"):
-        reversal.run("tpo", SMALL, (0, 1), checkpoint=path)
+        runs.run("tpo", SMALL, (0, 1), Context(checkpoint=path))
     np.savez(path, x=np.zeros(1))
     with pytest.raises(ValueError, match="no checkpoint"):
-        reversal.run("tpo", SMALL, (0, 1), checkpoint=path)
+        runs.run("tpo", SMALL, (0, 1), Context(checkpoint=path))
 
 
 @given(
@@ -272,33 +274,33 @@ def test_a_run_stops_after_so_many_episodes_below_the_level(seed: int, episodes:
     rng = np.random.default_rng(seed)
     error = np.where(rng.random(episodes) < share, 0.05, 0.15) + rng.uniform(-0.05, 0.05, (2, episodes))
     below = error.mean(0) < 0.1
-    run = reversal.STOP_COUNT
+    run = runs.STOP_COUNT
     ends = [n for n in range(run, episodes + 1) if below[n - run : n].all()]
     settings = replace(SMALL, stop_below=0.1)
-    assert reversal._stop({"error": error}, settings) == (ends[0] if ends else None)
-    assert reversal._stop({"error": error}, SMALL) is None
-    assert reversal._stop({}, settings) is None
+    assert runs._stop({"error": error}, settings) == (ends[0] if ends else None)
+    assert runs._stop({"error": error}, SMALL) is None
+    assert runs._stop({}, settings) is None
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_where_a_run_stops_does_not_depend_on_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reversal, "STOP_COUNT", 4)
+    monkeypatch.setattr(runs, "STOP_COUNT", 4)
     may_stop = replace(SMALL, vocab=2, horizon=1, batch=8, episodes=14, stop_below=0.3)
-    whole = reversal.run("tpo", replace(may_stop, stop_below=None), (0, 1))
+    whole = runs.run("tpo", replace(may_stop, stop_below=None), (0, 1))
     below = whole["error"].mean(0) < 0.3
     stop = next(n for n in range(4, 14) if below[n - 4 : n].all())
     assert stop < 14
     stopped = []
     for block in (1, 5, 14):
-        monkeypatch.setattr(reversal, "BLOCK", block)
+        monkeypatch.setattr(runs, "BLOCK", block)
         calls: list[tuple[int, int]] = []
         path = tmp_path / f"{block}.npz"
         progress = lambda *call, calls=calls: calls.append(call)  # noqa: E731
-        stopped.append(reversal.run("tpo", may_stop, (0, 1), checkpoint=path, progress=progress))
+        stopped.append(runs.run("tpo", may_stop, (0, 1), Context(checkpoint=path, progress=progress)))
         # A run that has stopped is done.
         assert calls[-1] == (14, 14)
         # And stays so when it is asked for again.
-        assert_equal_bits(stopped[-1], reversal.run("tpo", may_stop, (0, 1), checkpoint=path))
+        assert_equal_bits(stopped[-1], runs.run("tpo", may_stop, (0, 1), Context(checkpoint=path)))
     for arrays in stopped:
         assert_equal_bits(arrays, stopped[0])
         for name, curve in arrays.items():
@@ -309,7 +311,7 @@ def test_where_a_run_stops_does_not_depend_on_its_blocks(tmp_path: Path, monkeyp
 
 def test_threads_are_as_before_after_a_run() -> None:
     before = torch.get_num_threads()
-    reversal.run("pg", replace(SMALL, episodes=1), (0, 1, 2))
+    runs.run("pg", replace(SMALL, episodes=1), (0, 1, 2))
     assert torch.get_num_threads() == before
 
 
@@ -325,15 +327,15 @@ def test_threads_are_as_before_after_a_run() -> None:
         ({"seeds": (-1,)}, ValueError, "seeds: got -1"),
         ({"seeds": (0.5,)}, ValueError, "seeds: got 0.5"),
         ({"seeds": (True,)}, ValueError, "seeds: got True"),
-        ({"device": "gpu"}, ValueError, "device: got 'gpu'"),
-        ({"device": "cuda:99"}, ValueError, "device: got 'cuda:99'"),
-        ({"device": "meta"}, ValueError, "device: got 'meta'"),
+        ({"context": Context("gpu")}, ValueError, "device: got 'gpu'"),
+        ({"context": Context("cuda:99")}, ValueError, "device: got 'cuda:99'"),
+        ({"context": Context("meta")}, ValueError, "device: got 'meta'"),
     ],
 )
 def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {"method": "tpo", "settings": SMALL, "seeds": (0,)} | changes
     with pytest.raises(error, match=message):
-        reversal.run(**arguments)
+        runs.run(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ def test_an_episode_on_a_gpu_is_the_cpus(method: str) -> None:
         assert_same(found, parameters(theirs.net, seed), atol=1e-6)
 
 
-def assert_equal_bits(a: reversal.Arrays, b: reversal.Arrays) -> None:
+def assert_equal_bits(a: runs.Arrays, b: runs.Arrays) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype

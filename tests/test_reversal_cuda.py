@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from tpo_ref.study.settings import ReversalSettings
-from tpo_torch.runs import reversal
-from tpo_torch.runs.reversal_methods import METHODS
-from tpo_torch.runs.reversal_training import Training
+from tpo_ref.study.context import Context
+from tpo_torch.reversal import runs
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.methods import METHODS
+from tpo_torch.reversal.settings import ReversalSettings
 
 # As many slots in a block as the largest experiment has.
 SMALL = ReversalSettings(horizon=8, batch=8, group=32, episodes=12)
@@ -69,23 +70,23 @@ def test_replays_equal_eager_episodes_and_a_run_repeats(method: str) -> None:
     eager.start = eager._on_device
     curves = eager.train(SMALL.episodes)["error"]
     for _ in range(2):
-        np.testing.assert_array_equal(reversal.run(method, SMALL, (0, 1), device="cuda")["error"], curves)
+        np.testing.assert_array_equal(runs.run(method, SMALL, (0, 1), Context(device="cuda"))["error"], curves)
 
 
 @pytest.mark.gpu
 @needs_cuda
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reversal, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(reversal, "BLOCK_SECONDS", 0.0)
-    monkeypatch.setattr(reversal, "BLOCK", 5)
-    whole = reversal.run("tpo", SMALL, (0, 1), device="cuda")
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "BLOCK", 5)
+    whole = runs.run("tpo", SMALL, (0, 1), Context(device="cuda"))
 
     def stop(done: int, total: int) -> None:
-        if done >= 2 * reversal.BLOCK:
+        if done >= 2 * runs.BLOCK:
             raise KeyboardInterrupt
 
     path = tmp_path / "state.npz"
     with pytest.raises(KeyboardInterrupt):
-        reversal.run("tpo", SMALL, (0, 1), device="cuda", checkpoint=path, progress=stop)
-    resumed = reversal.run("tpo", SMALL, (0, 1), device="cuda", checkpoint=path)
+        runs.run("tpo", SMALL, (0, 1), Context(device="cuda", checkpoint=path, progress=stop))
+    resumed = runs.run("tpo", SMALL, (0, 1), Context(device="cuda", checkpoint=path))
     np.testing.assert_array_equal(resumed["error"], whole["error"])

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tpo_ref import advantages, dg, grpo, pg, ppo, tpo, variants
 from tpo_ref.standardize import standardize
-from tpo_ref.study.settings import ReversalSettings
-from tpo_torch.runs import reversal
-from tpo_torch.runs.reversal_methods import ALIASES, GROUP, METHODS, SINGLE, TOKEN, resolve
-from tpo_torch.runs.reversal_training import Training
+from tpo_torch.reversal import runs
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.methods import ALIASES, GROUP, METHODS, SINGLE, TOKEN, resolve
+from tpo_torch.reversal.settings import ReversalSettings
 
 K = 6
 SETTINGS = ReversalSettings(group=K, eta=0.7, dg_eta=0.6, epsilon=0.15, beta=0.3)
@@ -217,7 +217,7 @@ def test_a_token_level_method_refuses_the_terminal_reward(method: str) -> None:
     with pytest.raises(ValueError, match=message):
         Training(method, terminal, (0,), torch.device("cpu"))
     with pytest.raises(ValueError, match=message):
-        reversal.run(method, terminal, (0,))
+        runs.run(method, terminal, (0,))
     # The method that it names instead exists.
     assert method.replace("_token", "") in METHODS
 
@@ -227,7 +227,7 @@ def test_a_token_level_method_refuses_the_terminal_reward(method: str) -> None:
     [("tpp", "'tpo'"), ("grpo_tokn", "'grpo_token'"), ("tpo_noanchor", "'tpo_no_anchor'"), ("reinforc", "'reinforce'")],
 )
 def test_an_unknown_method_names_the_nearest(given_name: str, hint: str) -> None:
-    for call in (resolve, lambda name: reversal.run(name, SETTINGS, (0,))):
+    for call in (resolve, lambda name: runs.run(name, SETTINGS, (0,))):
         with pytest.raises(ValueError, match=f"{given_name}.*did you mean.*{hint}"):
             call(given_name)
 

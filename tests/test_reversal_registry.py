@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 
@@ -10,33 +9,23 @@ import numpy as np
 import pytest
 
 from tpo_ref.closed_form import no_anchor_root
-from tpo_ref.study import claims, reversal_setup, suites
-from tpo_ref.study.experiments import EXPERIMENTS, SUITES
-from tpo_ref.study.methods import STYLES
+from tpo_ref.study import claims, suites
 from tpo_ref.study.protocol import Claim
+from tpo_ref.study.registry import EXPERIMENTS, SUITES
 from tpo_ref.study.runner import Request, ensure
-from tpo_torch.runs import reversal, reversal_methods, reversal_training
+from tpo_ref.study.styles import STYLES
+from tpo_torch.reversal import methods as engine_methods
+from tpo_torch.reversal.engine import training
+from tpo_torch.reversal.experiments import setup
 
-REVERSAL = {name: e for name, e in EXPERIMENTS.items() if e.runner == reversal_setup.RUNNER}
+REVERSAL = {name: e for name, e in EXPERIMENTS.items() if e.run is setup._run}
 # A smoke test is over in seconds when it is no larger than this.
 LARGEST = {"horizon": 4, "batch": 16, "group": 4, "episodes": 20}
 
 
 def find(name: str, text: str) -> Claim:
-    (claim,) = [c for c in EXPERIMENTS[name].claims if c.text == text]
+    (claim,) = [c for c in EXPERIMENTS[name].claims() if c.text == text]
     return claim
-
-
-def test_methods_and_arrays_are_the_engines() -> None:
-    assert set(STYLES) >= set(reversal_methods.METHODS)
-    assert reversal_setup.ALIASES == reversal_methods.ALIASES
-    for experiment in REVERSAL.values():
-        assert set(experiment.methods) <= set(reversal_methods.METHODS)
-        arrays = {panel.array for panel in (*experiment.panels, *experiment.health)} | {experiment.score}
-        assert arrays <= set(reversal_training.METRICS)
-    module, function = reversal_setup.RUNNER.split(":")
-    assert module == reversal.__name__
-    assert "checkpoint" in inspect.signature(getattr(reversal, function)).parameters
 
 
 @pytest.mark.parametrize("name", REVERSAL)
@@ -45,8 +34,8 @@ def test_every_scale_can_be_run(name: str) -> None:
     for scale in experiment.scales:
         keys = Request(experiment, scale).keys()
         for key in keys:
-            samples = reversal_methods.resolve(key.method).samples
-            assert samples != reversal_methods.TOKEN or key.settings.reward != "terminal"
+            samples = engine_methods.resolve(key.method).samples
+            assert samples != engine_methods.TOKEN or key.settings.reward != "terminal"
     smoke = experiment.scales["smoke"].settings
     assert all(getattr(smoke, setting) <= largest for setting, largest in LARGEST.items())
     task = {scale: (s.settings.vocab, s.settings.reward, s.settings.target) for scale, s in experiment.scales.items()}
@@ -65,10 +54,10 @@ def test_a_smoke_test_gives_what_is_drawn(name: str, methods: tuple[str, ...], t
     experiment = EXPERIMENTS[name]
     found = ensure(Request(experiment, "smoke", methods, out=tmp_path))
     for method, result in found.items():
-        grouped = reversal_methods.resolve(method).samples != reversal_methods.SINGLE
+        grouped = engine_methods.resolve(method).samples != engine_methods.SINGLE
         assert {panel.array for panel in experiment.panels} <= set(result.arrays)
         assert grouped == ("anchor_tv" in result.arrays)
-        assert result.arrays["error"].shape == (reversal_setup.SMOKE_SEEDS, reversal_setup.SMOKE["episodes"])
+        assert result.arrays["error"].shape == (setup.SMOKE_SEEDS, setup.SMOKE["episodes"])
 
 
 def test_a_run_that_two_figures_show_is_one_run() -> None:
@@ -87,7 +76,7 @@ def test_a_run_that_two_figures_show_is_one_run() -> None:
 @pytest.mark.parametrize(("name", "horizon"), [("fig8-h7", 7), ("fig8-h8", 8), ("fig8-h10", 10), ("plateau-h4", 4)])
 def test_the_plateau_is_the_closed_form(name: str, horizon: int) -> None:
     root = no_anchor_root(horizon)
-    (claim,) = [c for c in EXPERIMENTS[name].claims if "plateau" in c.text]
+    (claim,) = [c for c in EXPERIMENTS[name].claims() if "plateau" in c.text]
     assert np.mean(claim.accept["paper"]) == pytest.approx(root)
     # At rest only in the last hundred of its episodes.
     curves = np.full((3, 400), 0.5)
@@ -99,12 +88,12 @@ def test_numbers_that_two_tables_of_the_paper_dispute_are_shown_but_not_judged()
     for name in ("table1-v2", "table2-bag-reverse-copy"):
         experiment = EXPERIMENTS[name]
         assert {"grpo_token", "ppo"} <= set(experiment.published["steps"])
-        assert not any(set(c.methods) & {"grpo_token", "ppo"} for c in experiment.claims)
+        assert not any(set(c.methods) & {"grpo_token", "ppo"} for c in experiment.claims())
     assert len(find("table1-v4", "ppo: steps to 1% error").accept) == 1
 
 
 def test_never_means_that_the_mean_stays_above() -> None:
-    (claim,) = [c for c in EXPERIMENTS["table2-sequential-copy"].claims if c.methods == ("ppo",)]
+    (claim,) = [c for c in EXPERIMENTS["table2-sequential-copy"].claims() if c.methods == ("ppo",)]
     for lowest, word in ((0.3, claims.HOLDS), (0.005, claims.FAILS)):
         curves = np.array([[1.0, lowest, 0.5], [1.0, lowest, 0.5]])
         verdict = claims.Verdict(claim, *claim.accept["paper"], claim.statistic({"ppo": {"error": curves}}))
@@ -137,7 +126,7 @@ def test_temperature_and_epochs_are_ordered_across_experiments() -> None:
     (verdict,) = claims.judge(SUITES["fig17"], "paper", suites.joined(SUITES["fig17"], found))
     assert verdict.word == claims.HOLDS
     assert verdict.ours.value == 0.25
-    pairs = [claim.methods for claim in SUITES["table5"].claims]
+    pairs = [claim.methods for claim in SUITES["table5"].claims()]
     assert pairs == [
         ("table5-eta0.5/tpo", "table5-eta1/tpo"),
         ("table5-eta1/tpo", "table5-eta2/tpo"),
@@ -156,3 +145,12 @@ def test_a_suite_of_two_methods_runs_those() -> None:
     assert [suite.id for suite in named] == ["ratio"]
     assert {part.methods for part in parts} == {("tpo", "tpo_ratio")}
     assert all(part.methods is None for part in suites.expand(("table3",))[0])
+
+
+def test_methods_and_arrays_are_the_engines() -> None:
+    assert set(STYLES) >= set(engine_methods.METHODS)
+    assert setup.ALIASES == engine_methods.ALIASES
+    for experiment in REVERSAL.values():
+        assert set(experiment.methods) <= set(engine_methods.METHODS)
+        arrays = {panel.array for panel in (*experiment.panels, *experiment.health)} | {experiment.score}
+        assert arrays <= set(training.METRICS)

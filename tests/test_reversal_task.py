@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tpo_ref.study.settings import REWARDS, TARGETS
-from tpo_torch.runs.reversal_clear import clear_rewards
-from tpo_torch.runs.reversal_task import candidate_rewards, rewards, targets
+from tpo_torch.reversal.clear import clear_rewards
+from tpo_torch.reversal.settings import REWARDS, TARGETS
+from tpo_torch.reversal.task import candidate_rewards, rewards, targets
 
 vocabs, horizons, seeds = st.integers(2, 6), st.integers(1, 7), st.integers(0, 2**32 - 1)
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sequences import Case, cases, generators, gradients, network
 from torch import Tensor
 
-from tpo_torch.rollout import Draws, Rollout, dense, draw, merged, sample
-from tpo_torch.runs.reversal_clear import clear_candidate_logp, clear_generate, clear_logp, clear_policy
+from tpo_torch.reversal.clear import clear_candidate_logp, clear_generate, clear_logp, clear_policy
+from tpo_torch.reversal.engine import Draws, Rollout, dense, draw, merged, sample
+from tpo_torch.shared.transformer import CausalTransformer
 from tpo_torch.standardize import standardize
 from tpo_torch.tpo import tpo_loss, tpo_target
-from tpo_torch.transformer import CausalTransformer
 
 ENGINES = (dense, merged)
 engines = pytest.mark.parametrize("engine", ENGINES, ids=("dense", "merged"))

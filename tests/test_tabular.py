@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tpo_ref import bandit, closed_form, simplex, tabular
-from tpo_ref.bandit import ManyContexts, Needle, SampledCandidates, SingleContext
+from tpo_ref import closed_form, simplex
+from tpo_ref.bandits import environments, readable
+from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 
 SINGLE = SingleContext(arms=6, actions=5, steps=20)
 MANY = ManyContexts(contexts=4, arms=5, steps=30)
 SAMPLED = SampledCandidates(arms=6, candidates=4, groups=3, steps=20)
 NEEDLE = Needle(horizon=2, candidates=4, groups=3, steps=20)
 RUNS: tuple[tuple[Callable[..., Any], Any], ...] = (
-    (tabular.single_context, SINGLE),
-    (tabular.many_contexts, MANY),
-    (tabular.sampled_candidates, SAMPLED),
-    (tabular.needle, NEEDLE),
+    (readable.single_context, SINGLE),
+    (readable.many_contexts, MANY),
+    (readable.sampled_candidates, SAMPLED),
+    (readable.needle, NEEDLE),
 )
 CASES = [(run, settings, method) for run, settings in RUNS for method in settings.METHODS]
 
@@ -67,10 +68,10 @@ def single_step(method: str, counts: np.ndarray, settings: SingleContext) -> np.
 @pytest.mark.parametrize("method", SingleContext.METHODS)
 def test_single_context_first_step_by_hand(method: str) -> None:
     settings = SingleContext(arms=6, actions=5, steps=2, alpha=0.3, eta=0.5, dg_eta=2.0)
-    got = tabular.single_context(method, settings, range(5))
+    got = readable.single_context(method, settings, range(5))
     for seed in range(5):
         # At the uniform start, arm = floor(6x).
-        actions = np.floor(6 * bandit.stream(seed).random(5)).astype(int)
+        actions = np.floor(6 * environments.stream(seed).random(5)).astype(int)
         g = single_step(method, np.bincount(actions, minlength=6), settings)
         length = np.linalg.norm(g)
         z = 0.3 * g / length if length > 0 else g
@@ -84,8 +85,8 @@ def test_single_context_first_step_by_hand(method: str) -> None:
 @pytest.mark.parametrize("method", ManyContexts.METHODS)
 def test_many_contexts_first_step_is_beta_times_v(method: str) -> None:
     settings = ManyContexts(contexts=4, arms=5, steps=1, alpha=0.3, eta=0.5, dg_eta=2.0)
-    got = tabular.many_contexts(method, settings, [0])
-    z = bandit.initial_logits(settings, 0)
+    got = readable.many_contexts(method, settings, [0])
+    z = environments.initial_logits(settings, 0)
     pi = simplex.softmax(z)
     p, v = pi[:, [0]], np.eye(5)[0] - pi
     beta = {
@@ -106,9 +107,11 @@ def test_many_contexts_first_step_is_beta_times_v(method: str) -> None:
 @pytest.mark.parametrize("method", SampledCandidates.METHODS)
 def test_a_group_in_the_logits_by_hand(method: str) -> None:
     # Arms drawn (0, 2, 2, 1) at the uniform start: one success in four, u = (√3, −1/√3, −1/√3, −1/√3), p = ¼ each.
-    seeds = [s for s in range(2000) if np.floor(4 * bandit.stream(s).random(4)).astype(int).tolist() == [0, 2, 2, 1]]
+    seeds = [
+        s for s in range(2000) if np.floor(4 * environments.stream(s).random(4)).astype(int).tolist() == [0, 2, 2, 1]
+    ]
     settings = Needle(horizon=2, candidates=4, groups=1, steps=2, step_size=0.5)
-    got = tabular.needle(method, settings, seeds[:1])
+    got = readable.needle(method, settings, seeds[:1])
     u = np.array([3, -1, -1, -1]) / np.sqrt(3)
     pull = u / 4 if method == "grpo" else np.exp(u) / np.exp(u).sum() - 0.25
     z = 0.5 * np.array([pull[0], pull[3], pull[1] + pull[2], 0.0])
@@ -120,16 +123,16 @@ def test_groups_without_a_verdict_move_only_the_unanchored() -> None:
     # at a uniform policy gives no-anchor nothing either; away from uniform it pulls towards uniform (Fig. 8).
     settings = Needle(horizon=8, candidates=4, groups=1, steps=1)
     for method in ("tpo_sampled", "tpo_ratio", "tpo_no_anchor", "grpo"):
-        assert tabular.needle(method, settings, [0])["misalignment"][0, 0] == 1
+        assert readable.needle(method, settings, [0])["misalignment"][0, 0] == 1
     actions, z = np.array([[[1, 1, 2, 3]]]), np.array([[0.0, 2.0, 0.0, 0.0]])
     for method in ("tpo_sampled", "tpo_ratio", "grpo"):
-        np.testing.assert_allclose(tabular._group_direction(method, z, actions, 1.0), 0, atol=1e-15)
-    assert tabular._group_direction("tpo_no_anchor", z, actions, 1.0)[0, 1] < -0.1
+        np.testing.assert_allclose(readable._group_direction(method, z, actions, 1.0), 0, atol=1e-15)
+    assert readable._group_direction("tpo_no_anchor", z, actions, 1.0)[0, 1] < -0.1
 
 
 def test_the_normalised_step_survives_a_zero_gradient() -> None:
-    assert (tabular._normalised(np.zeros((2, 3)), 0.1) == 0).all()
-    assert np.linalg.norm(tabular._normalised(np.full((1, 3), 1e-9), 0.1)) == pytest.approx(0.1)
+    assert (readable._normalised(np.zeros((2, 3)), 0.1) == 0).all()
+    assert np.linalg.norm(readable._normalised(np.full((1, 3), 1e-9), 0.1)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("run", "settings"), RUNS)

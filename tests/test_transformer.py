@@ -15,9 +15,9 @@ from scipy import stats
 from sequences import generators, network
 from torch.nn import functional
 
-from tpo_torch.rollout import dense, draw, merged
-from tpo_torch.runs.reversal_clear import clear_logp, clear_policy
-from tpo_torch.transformer import RULES, CausalTransformer, gelu
+from tpo_torch.reversal.clear import clear_logp, clear_policy
+from tpo_torch.reversal.engine import dense, draw, merged
+from tpo_torch.shared.transformer import RULES, CausalTransformer, gelu
 
 # LeCun-normal: cut at two standard deviations of the normal that is then widened to the variance 1/fan_in.
 CUT = 2 / stats.truncnorm(-2, 2).std()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tpo_ref.study import claims
+from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Experiment, Panel, Scale
 
 RATES = {"tpo": 0.2, "pg": 0.05}
@@ -24,7 +25,7 @@ class ToySettings:
     steps: int = STEPS
 
 
-def decay(method: str, settings: ToySettings, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+def decay(method: str, settings: ToySettings, seeds: Sequence[int], context: Context) -> dict[str, np.ndarray]:
     note = os.environ.get(DEATH_NOTE)
     if method == "pg" and note and Path(note).exists():
         Path(note).unlink()
@@ -38,12 +39,12 @@ def make(accept: tuple[float, float] = (10.0, 14.0)) -> Experiment:
         id="toy",
         title="Toy",
         paper="none",
-        runner="toy:decay",
+        run=lambda *arguments: decay(*arguments),
         methods=("tpo", "pg"),
         scales={"smoke": Scale(ToySettings(), 3, "none"), "paper": Scale(ToySettings(), 5, "none")},
         panels=(Panel("error", "error"),),
         score="error",
-        claims=(
+        claims=lambda: (
             claims.first_step("tpo", "error", 0.1, 12, accept, "toy"),
             claims.better("tpo", "pg", "error", "toy", ("paper",)),
         ),

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from tpo_ref.study import statistics
+from tpo_ref.study import estimates
+from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Claim, Experiment, Results, Suite
-from tpo_ref.study.statistics import Estimate
 
 HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
 # A value this many of its standard errors outside the accepted interval, or less, decides nothing.
@@ -47,14 +46,14 @@ def judge(of: Experiment | Suite, scale: str, results: Results) -> list[Verdict]
     """Every claim of an experiment or suite that this scale judges and whose methods are all in the results."""
     return [
         Verdict(claim, *claim.accept[scale], claim.statistic(results))
-        for claim in of.claims
+        for claim in of.claims()
         if scale in claim.accept and all(m in results for m in claim.methods)
     ]
 
 
 def not_judged(of: Experiment | Suite, scale: str, results: Results) -> int:
     """How many claims this scale would judge, were all of their methods in the results."""
-    return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in of.claims)
+    return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in of.claims())
 
 
 def around(published: float, relative: float = 0.0, absolute: float = 0.0, digit: float = 0.0) -> tuple[float, float]:
@@ -84,7 +83,7 @@ def at_step(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.mean(statistics.carried(r[method][array])[:, step]),
+        statistic=lambda r: estimates.mean(estimates.carried(r[method][array])[:, step]),
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),
@@ -108,9 +107,7 @@ def first_step(
         text=text or f"{method}: first step with {array} below {level:g}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.first_below(
-            r[method][array], level, None if x is None else r[method][x], centre
-        ),
+        statistic=lambda r: estimates.first_below(r[method][array], level, None if x is None else r[method][x], centre),
         accept=dict.fromkeys(scales, accept),
         published=published,
         mark=(array, published, level),
@@ -130,7 +127,7 @@ def final(
         text=f"{method}: final {array}",
         source=source,
         methods=(method,),
-        statistic=lambda r: statistics.mean(statistics.final(r[method][array])),
+        statistic=lambda r: estimates.mean(estimates.final(r[method][array])),
         accept={"paper": accept},
         published=published,
         mark=mark,
@@ -147,14 +144,14 @@ def per_seed(
     mark: tuple[str, float, float] | None = None,
 ) -> Claim:
     """The mean over seeds of any number computed per seed."""
-    return Claim(text, source, methods, lambda r: statistics.mean(value(r)), accept, published, mark)
+    return Claim(text, source, methods, lambda r: estimates.mean(value(r)), accept, published, mark)
 
 
 def stays_above(method: str, array: str, level: float, source: str, scales: tuple[str, ...]) -> Claim:
     """The paper's mean curve never gets below a level: nor does the lowest point of ours."""
 
     def lowest(r: Results) -> Estimate:
-        curve = statistics.carried(r[method][array]).mean(0)
+        curve = estimates.carried(r[method][array]).mean(0)
         # The lowest of many means has no standard error to speak of.
         return Estimate(float(curve.min()), math.nan, len(r[method][array]))
 
@@ -164,10 +161,12 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
 
 def share(method: str, array: str, count: int, of: int, source: str) -> Claim:
     """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
-    chance = stats.binomtest(count, of).proportion_ci(statistics.LEVEL)
+    from scipy import stats
+
+    chance = stats.binomtest(count, of).proportion_ci(estimates.LEVEL)
 
     def value(r: Results) -> Estimate:
-        solved = statistics.solved(r[method][array])
+        solved = estimates.solved(r[method][array])
         # With the published seeds pooled in: where all of ours are solved, or none, their own spread is zero.
         pooled = (solved.sum() + count) / (len(solved) + of)
         return Estimate(float(solved.mean()), math.sqrt(pooled * (1 - pooled) / len(solved)), len(solved))
@@ -181,7 +180,7 @@ def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, 
 
     def difference(r: Results) -> NDArray[np.float64]:
         # Paired: a seed means the same initial state for both methods.
-        return statistics.auc(r[loser][array]) - statistics.auc(r[winner][array])
+        return estimates.auc(r[loser][array]) - estimates.auc(r[winner][array])
 
     accept = dict.fromkeys(scales, (0.0, math.inf))
     return per_seed(f"AUC({loser}) − AUC({winner}) of {array}", (winner, loser), difference, accept, source)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import experiments, results, statistics, tables
+from tpo_ref.study import estimates, registry, results, tables
 from tpo_ref.study.results import Result
 from tpo_ref.study.runner import Request
 
@@ -27,10 +27,10 @@ Options = tuple[str, int | None, str, Path]
 Curves = NDArray[Any]
 
 STATISTICS: dict[str, Callable[[Curves], NDArray[np.float64]]] = {
-    "auc": statistics.auc,
-    "last": statistics.last,
-    "solved": lambda curves: statistics.solved(curves).astype(np.float64),
-    "final": statistics.final,
+    "auc": estimates.auc,
+    "last": estimates.last,
+    "solved": lambda curves: estimates.solved(curves).astype(np.float64),
+    "final": estimates.final,
 }
 
 
@@ -63,7 +63,7 @@ def resolve(given: str, scale: str, seeds: int | None, device: str, out: Path) -
         raise ValueError(
             f"run: got {given!r}, expected EXPERIMENT/METHOD (see `tpo list`), or the path of a stored .json or .npz"
         )
-    return Request(experiments.experiment(name), scale, (method,), seeds, device, out)
+    return Request(registry.experiment(name), scale, (method,), seeds, device, out)
 
 
 def check(names: tuple[str, str], runs: tuple[Request | Result, Request | Result]) -> str:
@@ -71,7 +71,7 @@ def check(names: tuple[str, str], runs: tuple[Request | Result, Request | Result
     keys = [_key(run) for run in runs]
     if keys[0] == keys[1] and _checksum(runs[0]) == _checksum(runs[1]):
         raise ValueError(f"runs: got {names[0]} and {names[1]}, which are the same run, expected two different ones")
-    scores = [experiments.experiment(key["experiment"]).score for key in keys]
+    scores = [registry.experiment(key["experiment"]).score for key in keys]
     for name, score in zip(names, scores, strict=True):
         if score is None:
             raise ValueError(f"{name}: has no curve that scores it; compare runs of an experiment with a score")
@@ -107,7 +107,7 @@ def compare(names: tuple[str, str], runs: Pair) -> dict[str, Any]:
         "paired": not differ,
         "differ_in": differ,
         "same_code": not results.made_by_other_code(runs[0].record, runs[1].record),
-        "level": statistics.LEVEL,
+        "level": estimates.LEVEL,
         "statistics": rows,
     }
     return {**report, "sentence": sentence(report)}
@@ -165,7 +165,7 @@ def _curves(name: str, run: Result, score: str) -> Curves:
         raise ValueError(
             f"{name}: got {score} of {curves.dtype} and shape {curves.shape}, expected numbers, {seeds} rows of steps"
         )
-    whole = np.isfinite(statistics.carried(curves)).all(-1)
+    whole = np.isfinite(estimates.carried(curves)).all(-1)
     broken = [str(seed) for seed, fine in zip(run.record["seeds"], whole, strict=True) if not fine]
     if broken:
         raise ValueError(f"{name}: {score} is NaN or infinite in seeds {', '.join(broken)}, and cannot be ranked")
@@ -179,21 +179,21 @@ def _check_same_steps(names: tuple[str, str], runs: Pair, curves: tuple[Curves, 
             f"runs: got curves of {lengths[0]} steps ({names[0]}) and {lengths[1]} ({names[1]}), expected one length, "
             "or their areas mean different things; run both at one scale"
         )
-    at = [run.arrays.get(experiments.experiment(run.record["experiment"]).x or "") for run in runs]
+    at = [run.arrays.get(registry.experiment(run.record["experiment"]).x or "") for run in runs]
     if at[0] is not None and at[1] is not None and not np.array_equal(at[0], at[1]):
         raise ValueError(f"runs: got {names[0]} and {names[1]}, measured at different steps; run both at one scale")
 
 
 def _difference(a: NDArray[np.float64], b: NDArray[np.float64], paired: bool) -> dict[str, Any]:
-    low, high = statistics.interval(a - b) if paired else statistics.interval_between(a, b)
+    low, high = estimates.interval(a - b) if paired else estimates.interval_between(a, b)
     value = float((a - b).mean() if paired else a.mean() - b.mean())
     return {"a": _estimate(a), "b": _estimate(b), "difference": {"value": value, **_bounds(low, high)}}
 
 
 def _estimate(values: NDArray[np.float64]) -> dict[str, Any]:
-    found = statistics.mean(values)
+    found = estimates.mean(values)
     error = found.error if math.isfinite(found.error) else None
-    return {"value": found.value, "error": error, "n": found.n, **_bounds(*statistics.interval(values))}
+    return {"value": found.value, "error": error, "n": found.n, **_bounds(*estimates.interval(values))}
 
 
 def _bounds(low: float, high: float) -> dict[str, float | None]:
@@ -204,8 +204,8 @@ def _label(name: str, curves: Curves) -> str:
     length = curves.shape[-1]
     return {
         "auc": "AUC",
-        "last": f"last {min(statistics.LAST, length)}",
-        "solved": f"solved: last {min(statistics.SOLVED_COUNT, length)} below {100 * statistics.SOLVED_LEVEL:g} %",
+        "last": f"last {min(estimates.LAST, length)}",
+        "solved": f"solved: last {min(estimates.SOLVED_COUNT, length)} below {100 * estimates.SOLVED_LEVEL:g} %",
         "final": "final",
     }[name]
 

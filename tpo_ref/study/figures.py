@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
 from tpo_ref.study import files
-from tpo_ref.study.methods import style
 from tpo_ref.study.protocol import Claim, Experiment, Panel, Results, Suite
+from tpo_ref.study.styles import style
 
 # Inches; beyond three panels, or four of a suite, a new row begins.
 PANEL_WIDTHS, PANEL_HEIGHT, LEGEND_HEIGHT = {1: 6.4, 2: 4.6, 3: 3.8, 4: 3.4}, 3.4, 0.75
@@ -136,7 +136,7 @@ def _origin(marks: Sequence[Claim]) -> str:
 
 
 def _marks(experiment: Experiment, scale: str, results: Results) -> list[Claim]:
-    return [c for c in experiment.claims if c.mark and scale in c.accept and set(c.methods) <= set(results)]
+    return [c for c in experiment.claims() if c.mark and scale in c.accept and set(c.methods) <= set(results)]
 
 
 def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Results, marks: Sequence[Claim]) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from tpo_ref.checks import unknown as unknown  # for the runs, which import nothing else of this package
-from tpo_ref.study.statistics import Estimate
+from tpo_ref.study.context import Context
+from tpo_ref.study.estimates import Estimate
 
 SCALES = ("smoke", "cpu", "paper")
 
 Arrays = Mapping[str, NDArray[Any]]
 Results = Mapping[str, Arrays]
+# Method, settings, seeds and context to the arrays of a result.
+Runner = Callable[[str, Any, Sequence[int], Context], Arrays]
+Claims = Callable[[], tuple["Claim", ...]]
 
 
 @dataclass(frozen=True)
@@ -68,26 +73,30 @@ class Panel:
 class Experiment:
     """One experiment of the paper, or of ours, with everything needed to run, draw and judge it.
 
-    `runner` names "module:function"; `score` is the curve whose area ranks the methods; `x` is the array of the
-    horizontal axis, None for the step number; `results_of` is another experiment whose results this one reads; `extra`
-    is the install extra it needs beyond the base; `statistics` are the columns of its table (`tables.COLUMNS`), and
-    `published` what the paper has for them, by statistic and method, as text: it is shown, only claims are judged;
+    `run` computes the arrays of one method, and imports on its first call what listing does not need; `score` is the
+    curve whose area ranks the methods; `x` is the array of the horizontal axis, None for the step number; `results_of`
+    is another experiment whose results this one reads; `extra` is the install extra it needs beyond the base, also the
+    name of its library; `devices` says whether it runs on others than the CPU; `claims` makes the claims when they are
+    judged, since that takes libraries which listing does not need; `statistics` are the columns of its table
+    (`tables.COLUMNS`), and `published` what the paper has for them, by statistic and method, as text: it is shown, only
+    claims are judged;
     `health` are the panels of a second figure, for the methods that have its arrays.
     """
 
     id: str
     title: str
     paper: str
-    runner: str
+    run: Runner
     methods: tuple[str, ...]
     scales: Mapping[str, Scale]
     panels: tuple[Panel, ...]
     score: str | None
-    claims: tuple[Claim, ...] = ()
+    claims: Claims = tuple
     x: str | None = None
     x_label: str = "step"
     results_of: str | None = None
     extra: str | None = None
+    devices: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ("auc", "final", "median")
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -101,6 +110,11 @@ class Experiment:
         names = [f.name for f in dataclasses.fields(mine) if getattr(mine, f.name) != getattr(papers, f.name, None)]
         parts = [f"{name} {getattr(mine, name)} (paper: {getattr(papers, name, None)})" for name in names]
         return ", ".join(parts).replace("_", " ")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The libraries beyond the base install that its numbers depend on."""
+        return (self.extra,) if self.extra else ()
 
     @property
     def store(self) -> str:
@@ -124,7 +138,62 @@ class Suite:
     statistics: tuple[str, ...] = ("auc",)
     labels: tuple[str, ...] = ()
     methods: tuple[str, ...] | None = None
-    claims: tuple[Claim, ...] = ()
+    claims: Claims = tuple
+
+
+@dataclass(frozen=True)
+class Check:
+    """A judgement that is no experiment: a name for `tpo verify`, and what it measures, case by case."""
+
+    name: str
+    title: str
+    # The columns of its table.
+    columns: tuple[str, ...]
+    cases: Callable[[], Sequence[Case]]
+
+
+class Case(Protocol):
+    """One line of a check: whether it holds, its cells as text, one for each column, and itself as plain json."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the case holds."""
+
+    def cells(self) -> list[str]:
+        """The case as a row of text."""
+
+    def plain(self) -> dict[str, Any]:
+        """The case as plain json."""
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """A kind of run that keeps a folder of its own, for `tpo figure FOLDER ...`."""
+
+    name: str
+    # Whether a folder holds such a run.
+    holds: Callable[[Path], bool]
+    # Draws the folders together into OUT/figures: folders, OUT, suffix of the picture.
+    draw: Callable[[Sequence[str], Path, str], Drawing]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture that was drawn, and the table beside it: its title, its rows with the header first."""
+
+    path: Path
+    title: str
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a package adds to `tpo`, by an entry point of the group `tpo.experiments` that names one of these."""
+
+    experiments: tuple[Experiment, ...] = ()
+    suites: tuple[Suite, ...] = ()
+    checks: tuple[Check, ...] = ()
+    folders: tuple[FolderKind, ...] = ()
 
 
 def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None, scale: str | None = None) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ GIT_SECONDS = 10
 RECORDED = ("commit", "versions", "machine", "device", "seconds", "resumed")
 # What a key is made of.
 KEYED = ("experiment", "method", "settings", "seeds", "device")
-PACKAGES = ("numpy", "scipy", "numba", "torch")
+# What every run computes with; an experiment names the others.
+BASE = ("numpy", "scipy", "numba")
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ def read(path: Path) -> Result:
     return Result(files.read_arrays(arrays_path), record)
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, commit and machine, as every result records them."""
+def provenance(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Versions, commit and machine, as every result records them; libraries, those beyond the base install."""
     versions = {"python": platform.python_version(), "target-policy-optimization": tpo_ref.__version__}
-    for name in PACKAGES:
+    for name in (*BASE, *libraries):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -152,6 +153,11 @@ def provenance() -> dict[str, Any]:
 def made_by_other_code(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a stored result comes from another commit, or other versions, than `now`, the present `provenance()`."""
     return (record.get("commit"), record.get("versions")) != (now["commit"], now["versions"])
+
+
+def _packages(root: Path) -> list[str]:
+    """The packages of a checkout: its folders that are one, tests and benchmarks aside."""
+    return sorted(path.parent.name for path in root.glob("*/py.typed"))
 
 
 def _commit() -> str | None:
@@ -166,7 +172,7 @@ def _commit() -> str | None:
     try:
         if not git("ls-files", "--", str(Path(__file__).relative_to(root))):
             return None
-        edited = git("status", "--porcelain", "--", "tpo_ref", "tpo_torch")
+        edited = git("status", "--porcelain", "--", *_packages(root))
         return git("rev-parse", "HEAD") + ("+changes" if edited else "")
     except (OSError, subprocess.SubprocessError):
         return None

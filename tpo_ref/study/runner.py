@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tpo_ref import checks
 from tpo_ref.study import files, results
+from tpo_ref.study.context import CPU, Context
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
@@ -20,7 +18,8 @@ from tpo_ref.study.results import Key, Result
 # More than any study needs, and few enough to be listed in a record.
 MOST_SEEDS = 100_000
 
-Progress = Callable[[str, int, int], None]
+# Takes a method, and how much of its work is done.
+MethodProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Request:
         ]
 
 
-def ensure(request: Request, progress: Progress = lambda method, done, total: None) -> dict[str, Result]:
+def ensure(request: Request, progress: MethodProgress = lambda method, done, total: None) -> dict[str, Result]:
     """Every requested unit, loaded where it is stored and computed where it is not.
 
     Raises: MissingExtra without the extra the experiment needs; ValueError for a stored file that cannot be trusted.
@@ -60,50 +59,41 @@ def ensure(request: Request, progress: Progress = lambda method, done, total: No
             results.forget(request.out, key)
             files.remove(_checkpoint(request.out, key))
     found = {key.method: _stored(request, key) for key in keys}
-    run = None if all(found.values()) else _runner(request)
-    if run is not None:
+    if not all(found.values()):
+        _check_runnable(request)
         # A folder that cannot be written is better known before the work than after it.
         files.check_writable(request.out)
     done: dict[str, Result] = {}
     for key in keys:
         stored = found[key.method]
         if stored is None:
-            assert run is not None
-            resumed = _checkpoint(request.out, key).exists()
-            made, start = results.provenance(), time.perf_counter()
-            arrays = run(key, lambda i, n, method=key.method: progress(method, i, n))
-            stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed, made)
-            _checkpoint(request.out, key).unlink(missing_ok=True)
+            stored = _computed(request, key, progress)
         progress(key.method, 1, 1)
         done[key.method] = stored
     return done
 
 
-def _runner(request: Request) -> Callable[[Key, Any], Any]:
-    """The experiment's function, called with what it takes: data, device, progress and checkpoint are optional."""
+def _computed(request: Request, key: Key, progress: MethodProgress) -> Result:
+    checkpoint = _checkpoint(request.out, key)
+    resumed = checkpoint.exists()
+    made, start = results.provenance(request.experiment.libraries), time.perf_counter()
+    context = Context(request.device, checkpoint, lambda done, total: progress(key.method, done, total))
+    arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
+    stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed, made)
+    checkpoint.unlink(missing_ok=True)
+    return stored
+
+
+def _check_runnable(request: Request) -> None:
+    """MissingExtra without the extra the experiment needs; ValueError for a device it cannot use."""
     experiment = request.experiment
     if experiment.extra and importlib.util.find_spec(experiment.extra) is None:
         raise MissingExtra(
             f"{experiment.id} needs {experiment.extra}, which is not installed; "
             f"run: pip install 'target-policy-optimization[{experiment.extra}]'"
         )
-    module_name, function_name = experiment.runner.split(":")
-    module = importlib.import_module(module_name)
-    function = getattr(module, function_name)
-    takes = inspect.signature(function).parameters
-    if "device" not in takes and request.device != "cpu":
-        raise ValueError(f"device: got {request.device!r}, but {experiment.id} is NumPy and Numba on the CPU; drop it")
-    shared: dict[str, Any] = {"data": module.load_data()} if "data" in takes else {}
-    if "device" in takes:
-        shared["device"] = request.device
-
-    def run(key: Key, progress: Any) -> Any:
-        own: dict[str, Any] = {"progress": progress} if "progress" in takes else {}
-        if "checkpoint" in takes:
-            own["checkpoint"] = _checkpoint(request.out, key)
-        return function(key.method, key.settings, key.seeds, **shared, **own)
-
-    return run
+    if not experiment.devices and request.device != CPU:
+        raise ValueError(f"device: got {request.device!r}, but {experiment.id} runs on the CPU alone; drop it")
 
 
 def _stored(request: Request, key: Key) -> Result | None:

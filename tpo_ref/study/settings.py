@@ -1,111 +1,14 @@
-"""Settings of the runs that need torch, kept here so that listing, keys and claims need none."""
+"""The settings classes of all experiments by name, as the first version had them: ask the experiment's own package."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-from tpo_ref import checks
-
-
-@dataclass(frozen=True)
-class MnistSettings:
-    """The MNIST contextual bandit.
-
-    Paper: Fig. 4 (its protocol)
-
-    Args: updates, Adam steps; batch, images per update, drawn with replacement; learning_rate, Adam's; eval_every,
-        updates between two evaluations, which divides `updates`; hidden, width of both hidden layers; eta, temperature
-        of TPO and Group PG; dg_eta, temperature of DG's gate; mechanism_update, the evaluation at which Fig. 4b is
-        measured, None to leave it out: the paper's label 2,000 is the block that ends after 2,200 true updates
-        (deviation D21); train_images, use only so many of the first training images, None for all.
-    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
-
-    >>> MnistSettings(updates=400, mechanism_update=None).learning_rate
-    0.001
-    """
-
-    updates: int = 10_000
-    batch: int = 100
-    learning_rate: float = 1e-3
-    eval_every: int = 200
-    hidden: int = 50
-    eta: float = 1.0
-    dg_eta: float = 1.0
-    mechanism_update: int | None = 2_200
-    train_images: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch", "eval_every", "hidden"):
-            checks.whole(name, getattr(self, name), 1)
-        for name in ("learning_rate", "eta", "dg_eta"):
-            checks.positive(name, getattr(self, name))
-        if self.updates % self.eval_every:
-            raise ValueError(
-                f"eval_every: got {self.eval_every}, expected a divisor of updates = {self.updates}, "
-                "so that the last evaluation is the last update"
-            )
-        if self.train_images is not None:
-            checks.whole("train_images", self.train_images, 1)
-        if self.mechanism_update is not None:
-            checks.whole("mechanism_update", self.mechanism_update, 1)
-            if self.mechanism_update % self.eval_every or self.mechanism_update > self.updates:
-                raise ValueError(
-                    f"mechanism_update: got {self.mechanism_update}, expected a multiple of eval_every = "
-                    f"{self.eval_every} up to updates = {self.updates}; pass None to leave the mechanism out"
-                )
+from tpo_ref.study.registry import EXPERIMENTS
 
 
-TARGETS = ("copy", "flip", "reverse_copy", "reverse_flip")
-REWARDS = ("bag", "sequential", "terminal")
-PRECISIONS = ("float32", "tf32", "float64")
-
-
-@dataclass(frozen=True)
-class ReversalSettings:
-    """A token-reversal task and how a transformer is trained on it.
-
-    Paper: Sec. 5 (its sequence tasks), Figs. 5-8
-
-    Args: vocab, size V of the alphabet; horizon, tokens H of prompt and answer; target, what the right answer is;
-        reward, how an answer is paid; batch, prompts per episode; group, candidates K of a grouped method; episodes;
-        epochs, gradient steps per episode, None for each method's own number; learning_rate, of both optimisers; eta,
-        TPO's and Group PG's temperature; dg_eta, that of DG's gate; epsilon, width of the clip; beta, weight of GRPO's
-        penalty; stop_below, end the run once the mean error over seeds has stayed below it for 50 episodes, None to run
-        to the end; precision, float32, float64 (to compare engines), or tf32 (an accelerator's coarser products).
-    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
-
-    >>> ReversalSettings(vocab=4, reward="terminal").horizon
-    10
-    """
-
-    vocab: int = 2
-    horizon: int = 10
-    target: str = "reverse_copy"
-    reward: str = "bag"
-    batch: int = 100
-    group: int = 8
-    episodes: int = 1_000
-    epochs: int | None = None
-    learning_rate: float = 1e-3
-    eta: float = 1.0
-    dg_eta: float = 1.0
-    epsilon: float = 0.2
-    beta: float = 0.04
-    stop_below: float | None = None
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        # One token to choose from is no choice, and one candidate no group.
-        for name, least in {"vocab": 2, "horizon": 1, "batch": 1, "group": 2, "episodes": 1}.items():
-            checks.whole(name, getattr(self, name), least)
-        if self.epochs is not None:
-            checks.whole("epochs", self.epochs, 1)
-        for name in ("learning_rate", "eta", "dg_eta"):
-            checks.positive(name, getattr(self, name))
-        for name in ("epsilon", "beta"):
-            checks.non_negative(name, getattr(self, name))
-        if self.stop_below is not None:
-            checks.positive("stop_below", self.stop_below)
-        for name, options in {"target": TARGETS, "reward": REWARDS, "precision": PRECISIONS}.items():
-            if getattr(self, name) not in options:
-                raise checks.unknown(name, getattr(self, name), options)
+def __getattr__(name: str) -> Any:
+    kinds = {type(s.settings).__name__: type(s.settings) for e in EXPERIMENTS.values() for s in e.scales.values()}
+    if name not in kinds:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(sorted(kinds))}")
+    return kinds[name]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tpo_ref import checks
-from tpo_ref.study import experiments, results, tables
+from tpo_ref.study import registry, results, tables
 from tpo_ref.study.claims import Verdict
-from tpo_ref.study.methods import style
 from tpo_ref.study.protocol import Arrays, Experiment, Results, Suite, resolve_methods
+from tpo_ref.study.styles import style
 
 PERCENT = 100.0
 # Errors that the paper's tables give in percent.
@@ -38,14 +38,14 @@ def expand(names: Sequence[str], methods: tuple[str, ...] | None = None) -> tupl
     Args: names of experiments and suites, none meaning all of both; methods, None for those of the suite or scale.
     Raises: ValueError for an unknown name or method, with the nearest.
     """
-    known = [*experiments.EXPERIMENTS, *experiments.SUITES]
+    known = [*registry.EXPERIMENTS, *registry.SUITES]
     for name in names:
         if name not in known:
             raise checks.unknown("experiment or suite", name, known)
-    suites = [suite for suite in experiments.SUITES.values() if not names or suite.id in names]
-    members = {name: experiments.SUITES[name].members if name in experiments.SUITES else (name,) for name in names}
-    wanted = [m for name in names for m in members[name]] if names else list(experiments.EXPERIMENTS)
-    chosen = [experiments.EXPERIMENTS[name] for name in dict.fromkeys(wanted)]
+    suites = [suite for suite in registry.SUITES.values() if not names or suite.id in names]
+    members = {name: registry.SUITES[name].members if name in registry.SUITES else (name,) for name in names}
+    wanted = [m for name in names for m in members[name]] if names else list(registry.EXPERIMENTS)
+    chosen = [registry.EXPERIMENTS[name] for name in dict.fromkeys(wanted)]
     if methods is None:
         return [Part(e, _own(e, names)) for e in chosen], suites
     _check_known(methods, chosen)
@@ -107,7 +107,7 @@ def _rows(suite: Suite, scale: str, statistic: str, found: Found) -> tables.Rows
 
 
 def _measured(name: str, scale: str, method: str, statistic: str, found: Results) -> dict[str, Any]:
-    experiment = experiments.EXPERIMENTS[name]
+    experiment = registry.EXPERIMENTS[name]
     ours = None
     if method in found and experiment.score is not None:
         curves = np.asarray(found[method][experiment.score], dtype=float)
@@ -126,7 +126,7 @@ def _cell(column: tables.Column, cell: Mapping[str, Any] | None, unit: float) ->
 
 def _own(experiment: Experiment, names: Sequence[str]) -> tuple[str, ...] | None:
     """The methods that the only name an experiment is wanted by asks for: a suite may want some of them alone."""
-    wanting = [suite for suite in experiments.SUITES.values() if suite.id in names and experiment.id in suite.members]
+    wanting = [suite for suite in registry.SUITES.values() if suite.id in names and experiment.id in suite.members]
     return wanting[0].methods if len(wanting) == 1 and experiment.id not in names else None
 
 

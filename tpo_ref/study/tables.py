@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import files, results, statistics
+from tpo_ref.study import estimates, files, results
 from tpo_ref.study.claims import Verdict
-from tpo_ref.study.methods import style
+from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Experiment, Results
 from tpo_ref.study.results import Result
-from tpo_ref.study.statistics import Estimate
+from tpo_ref.study.styles import style
 
 DIGITS = 3
 # From here on numbers are counts, and shown whole.
@@ -43,14 +43,12 @@ class Column:
 
 
 COLUMNS = {
-    "auc": Column("AUC", lambda curves: statistics.mean(statistics.auc(curves))),
-    "final": Column("final mean", lambda curves: statistics.mean(statistics.final(curves))),
-    "median": Column("final median", lambda curves: statistics.median(statistics.final(curves))),
-    "last": Column(f"mean of last {statistics.LAST}", lambda curves: statistics.mean(statistics.last(curves))),
-    "steps": Column("steps to 1 %", lambda curves: statistics.first_below(curves, FIRST_LEVEL)),
-    "solved": Column(
-        "solved seeds", lambda curves: statistics.mean(statistics.solved(curves).astype(float)), count=True
-    ),
+    "auc": Column("AUC", lambda curves: estimates.mean(estimates.auc(curves))),
+    "final": Column("final mean", lambda curves: estimates.mean(estimates.final(curves))),
+    "median": Column("final median", lambda curves: estimates.median(estimates.final(curves))),
+    "last": Column(f"mean of last {estimates.LAST}", lambda curves: estimates.mean(estimates.last(curves))),
+    "steps": Column("steps to 1 %", lambda curves: estimates.first_below(curves, FIRST_LEVEL)),
+    "solved": Column("solved seeds", lambda curves: estimates.mean(estimates.solved(curves).astype(float)), count=True),
 }
 # Those of every summary, whatever its table shows.
 ALWAYS = ("auc", "final", "median")
@@ -65,7 +63,7 @@ def summary(experiment: Experiment, found: Results) -> Rows:
     if experiment.score is None:
         return []
     curves = {method: np.asarray(arrays[experiment.score], dtype=float) for method, arrays in found.items()}
-    areas = {method: statistics.auc(of) for method, of in curves.items()}
+    areas = {method: estimates.auc(of) for method, of in curves.items()}
     order = sorted(areas, key=lambda method: areas[method].mean())
     best = next((method for method in order if not style(method).oracle), order[0])
     shown = tuple(dict.fromkeys((*ALWAYS, *experiment.statistics)))
@@ -73,9 +71,9 @@ def summary(experiment: Experiment, found: Results) -> Rows:
     for method in order:
         row: dict[str, Any] = {"method": method, "label": style(method).label, "seeds": len(areas[method])}
         row |= {name: plain(COLUMNS[name].estimate(curves[method])) for name in shown}
-        low, high = statistics.interval(areas[method])
+        low, high = estimates.interval(areas[method])
         row["auc"] |= {"low": _finite(low), "high": _finite(high)}
-        rows.append({**row, "behind": plain(statistics.mean(areas[method] - areas[best]))})
+        rows.append({**row, "behind": plain(estimates.mean(areas[method] - areas[best]))})
     return rows
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from tpo_torch.data import load_gsm8k
 from tpo_torch.llm.tasks.answers import hashed, last_number, number, text_of
 from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
+from tpo_torch.shared.data import load_gsm8k
 
 INSTRUCTION = 'Think step by step, then write the final answer as a number after "####".'
 
@@ -25,7 +25,7 @@ def load(
     system: str | None = None,
     folder: str | None = None,
 ) -> Task:
-    """GSM8K with its official splits, found as `tpo_torch.data.load_gsm8k` finds them.
+    """GSM8K with its official splits, found as `tpo_torch.shared.data.load_gsm8k` finds them.
 
     Paper: Fig. 9 (one of its three tasks)
 
@@ -33,7 +33,7 @@ def load(
         strict, pay what stands after the last #### only if it is the right string (deviation D65), else the last number
         if it is the right one; instruction, put below each question; system, a system message; folder of the files.
     Returns: the task, with the columns "prompt", "answer" (the number as a string) and "rationale" (worked solution).
-    Raises: ValueError for sizes that are not there; tpo_torch.data.DataError where the files are missing.
+    Raises: ValueError for sizes that are not there; tpo_torch.shared.data.DataError where the files are missing.
     """
     problems = load_gsm8k(None if folder is None else Path(folder))
     generator = np.random.default_rng(whole("seed", seed, 0))

@@ -1,0 +1,1 @@
+"""Bandits: environments, readable runs, their compiled twins, and the experiments of Figs 2 and 3."""

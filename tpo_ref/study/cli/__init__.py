@@ -1,0 +1,1 @@
+"""The `tpo` command: parsing, printing, and the commands on experiments."""

@@ -1,0 +1,57 @@
+"""Entry point of the `tpo` command: reports a missing extra in one line instead of a traceback."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+
+# Exit codes, as a shell knows them.
+USAGE_ERROR, INTERRUPTED = 2, 130
+# Long enough to meet a thread that is about to finish, too short to starve one that is not running.
+SPINS = "4000"
+# GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT, LARGEST = 2**29, 2**25
+CLI_PACKAGES = ("tyro", "rich", "matplotlib")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line, the process's own when None; exits 2 with the remedy where an extra is not installed."""
+    try:
+        sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _main(arguments: list[str]) -> int:
+    missing = [name for name in CLI_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = "run: pip install 'target-policy-optimization[cli]'"
+        print(f"tpo: the command line needs {', '.join(missing)}; {remedy}", file=sys.stderr)
+        return USAGE_ERROR
+    # GNU OpenMP's threads spin while they wait. Where other work shares the cores, that starves the very thread waited
+    # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    _keep_freed_memory()
+    from tpo_ref.study.cli import commands
+
+    return commands.run(sys.argv[1:])
+
+
+def _keep_freed_memory() -> None:
+    """Let the buffers of one training step be reused by the next: paging them in anew costs time.
+
+    Only where the C library is GNU's; elsewhere nothing happens.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    set_option(M_MMAP_THRESHOLD, LARGEST)
+    set_option(M_TRIM_THRESHOLD, KEPT)
+
+
+if __name__ == "__main__":
+    main()

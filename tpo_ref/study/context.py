@@ -1,0 +1,32 @@
+"""What a run is told beside its method, settings and seeds: where it computes, where it saves, whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Takes how many units of work are done, and how many there are.
+Progress = Callable[[int, int], None]
+
+CPU = "cpu"
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run computes, where it saves its state, and what it calls as it goes.
+
+    >>> Context().device
+    'cpu'
+    """
+
+    # The device of the arrays, by the name its library gives it.
+    device: str = CPU
+    # A file from which a run started again continues; the caller deletes it. None for a run that saves nothing.
+    checkpoint: Path | None = None
+    # Called with units done and units in all.
+    progress: Progress = silent

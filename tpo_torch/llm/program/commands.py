@@ -1,0 +1,148 @@
+"""The command line of language-model runs: train, eval, and the figure of run folders. Needs torch only when used."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tpo_ref.study.cli import show
+from tpo_ref.study.cli.main import INTERRUPTED
+from tpo_ref.study.errors import MissingExtra, Unavailable
+from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
+from tpo_torch.llm import EXTRA
+from tpo_torch.llm.program.places import RECORD
+
+# Without these no language model is trained: named here so that the first lack is said before anything is loaded.
+PACKAGES = ("torch", *EXTRA)
+SEED_SUFFIX = r"-seed\d+$"
+
+Config = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="CONFIG", help="a shipped one, or a path ending in .yaml"),
+]
+Overrides = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="KEY=VALUE ...", help="settings, such as trainer.learning_rate=1e-6 or model=FOLDER"),
+]
+Method = Annotated[Literal["tpo", "grpo"] | None, tyro.conf.arg(help="the configuration's own when left out")]
+Seed = Annotated[int | None, tyro.conf.arg(metavar="N", help="the configuration's own when left out")]
+Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from its last checkpoint")]
+Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
+Out = Annotated[Path, tyro.conf.arg(help="folder of results")]
+Place = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL", help="folder of a run, of a model, or a hub name")
+]
+TaskName = Annotated[
+    str | None, tyro.conf.arg(metavar="TASK", help="needed for a model; the run's own when left out for a run")
+]
+Json = Annotated[bool, tyro.conf.arg(name="json", help="print json instead of tables")]
+
+
+def train(
+    config: Config,
+    overrides: Overrides = (),
+    method: Method = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    out: Out = Path("runs"),
+) -> int:
+    """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
+    _check_installed()
+    from tpo_torch.llm.program import run
+    from tpo_torch.llm.program.reading import load
+    from tpo_torch.llm.rewards import RewardError
+
+    settings = load(config, overrides, method, seed)
+    try:
+        run.train(settings, out, resume, fresh)
+    except KeyboardInterrupt:
+        print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except RewardError as error:
+        raise Unavailable(str(error)) from error
+    return 0
+
+
+def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_json: Json = False) -> int:
+    """Greedy accuracy and unbiased pass@k on the held-out set, of a run's newest weights or of any model."""
+    _check_installed()
+    from tpo_torch.llm.program.evaluations import evaluate_place
+
+    report = evaluate_place(place, task, overrides)
+    if as_json:
+        show.print_json(report)
+        return 0
+    rows = [["", "value", "standard error", "prompts"]]
+    for name, found in report["estimates"].items():
+        rows.append([name, _number(found["value"]), _number(found["error"]), str(found["n"])])
+    show.print_table(rows, f"{report['model']} on {report['task']}")
+    return 0
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a language-model run."""
+    return (folder / RECORD).is_file()
+
+
+def draw(names: Sequence[str], out: Path, suffix: str) -> Drawing:
+    """Draw the curves of run folders together into OUT/figures."""
+    _check_installed()
+    from tpo_torch.llm.program import curves
+
+    # Seeds of one run share a curve, and the name of the file.
+    named = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
+    path = out / "figures" / f"{'-'.join(named)}.{suffix}"
+    folders = [Path(name) for name in names]
+    summary = curves.summary(folders)
+    header = ["", "seeds", "training reward, all steps", "last tenth of the steps", "accuracy at the end"]
+    rows = [
+        [f["name"], str(f["seeds"]), *(_estimate(f[key]) for key in ("reward", "last", "accuracy"))] for f in summary
+    ]
+    return Drawing(curves.figure(folders, path), "means over seeds ± standard errors", [header, *rows])
+
+
+def exactness_cases() -> Sequence[Case]:
+    """Every layout of the exactness check, on one process and on several."""
+    _check_installed()
+    from tpo_torch.llm.program import exactness
+
+    return exactness.verify(together=True)
+
+
+CATALOGUE = Catalogue(
+    checks=(
+        Check(
+            "llm-exactness",
+            "gradient of the trainer against whole groups, in double precision",
+            ("layout", "processes x micro-batches x rows", "steps", "largest entry", "relative difference", "verdict"),
+            exactness_cases,
+        ),
+    ),
+    folders=(FolderKind("language-model run", holds_run, draw),),
+)
+
+
+def _check_installed() -> None:
+    """MissingExtra naming the libraries that are not there."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
+
+
+def _estimate(found: Any) -> str:
+    if found is None:
+        return "—"
+    return f"{found.value:.3f}" + (f" ± {found.error:.3f}" if found.n > 1 else "")
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4f}"

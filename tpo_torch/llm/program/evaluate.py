@@ -1,0 +1,238 @@
+"""Greedy accuracy and unbiased pass@k on the held-out set, while training and after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref.study import estimates
+from tpo_ref.study.estimates import Estimate
+from tpo_torch.llm.program.settings import EvaluationSettings
+from tpo_torch.llm.tasks import Task
+
+# Columns of a data set that are the trainer's, not the reward functions'.
+OWN_COLUMNS = ("prompt", "completion", "completion_ids")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are generated, in the words of TRL's configuration; greedy answers use the length alone.
+
+    Args: max_completion_length, tokens at most; temperature, top_p, top_k, of the sampled answers; reward_weights, one
+        per reward function (None: 1 each); chat_template_kwargs, handed to the model's chat template.
+    """
+
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    reward_weights: Sequence[float] | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arguments: Any) -> Sampling:
+        """The sampling of a trainer's arguments."""
+        return cls(
+            max_completion_length=arguments.max_completion_length,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            top_k=arguments.top_k,
+            reward_weights=arguments.reward_weights,
+            chat_template_kwargs=arguments.chat_template_kwargs or {},
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found; estimates are means over prompts with their standard errors.
+
+    Args: accuracy, of greedy answers; reward, their mean weighted reward; pass_at, by k; length, tokens of a greedy
+        answer; truncated, share of greedy answers without an end; answers, the greedy ones with prompt and verdict.
+    """
+
+    accuracy: Estimate
+    reward: Estimate
+    pass_at: Mapping[int, Estimate]
+    length: Estimate
+    truncated: Estimate
+    answers: Sequence[Mapping[str, Any]]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Every estimate by the name it has in the log."""
+        passed = {f"pass@{k}": value for k, value in self.pass_at.items()}
+        return {
+            "accuracy": self.accuracy,
+            **passed,
+            "reward": self.reward,
+            "length": self.length,
+            "truncated": self.truncated,
+        }
+
+    def logged(self) -> dict[str, float]:
+        """Values and standard errors by the names of the trainer's log; those that are no number are left out."""
+        values = {f"eval/{name}": e.value for name, e in self.estimates().items()}
+        errors = {f"eval/{name}_se": e.error for name, e in self.estimates().items()}
+        return {name: value for name, value in (values | errors).items() if math.isfinite(value)}
+
+
+def pass_at_k(samples: int, right: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Unbiased estimate of the chance that one of k answers is right, 1 − C(n−c, k)/C(n, k), for each prompt.
+
+    Args: samples, n answers drawn per prompt; right, c of them right, whole numbers (N,), 0 ≤ c ≤ n; k ≤ n.
+    Raises: ValueError for k or a count out of range.
+
+    >>> pass_at_k(4, [0, 1, 4], 2)
+    array([0. , 0.5, 1. ])
+    """
+    count = np.asarray(right)
+    if not 1 <= k <= samples:
+        raise ValueError(f"k: got {k}, expected 1 to {samples}, the number of samples")
+    if (count < 0).any() or (count > samples).any():
+        raise ValueError(f"right: got counts in [{count.min()}, {count.max()}], expected 0 to {samples}")
+    # All wrong: the i-th of k draws without replacement is wrong with (n − c − i)/(n − i). No large binomials.
+    drawn = np.arange(k)
+    wrong = np.maximum(samples - count[..., None] - drawn, 0) / (samples - drawn)
+    return np.asarray(1 - wrong.prod(-1), dtype=np.float64)
+
+
+def evaluate(model: Any, tokenizer: Any, task: Task, settings: EvaluationSettings, sampling: Sampling) -> Report:
+    """Answer the held-out prompts greedily, and `samples` times each by sampling; prompts are split over processes.
+
+    Args: model, with `generate`, unwrapped, on its device; tokenizer, with a chat template; task.
+    Returns: the same report on every process. The random state of training is left as it was.
+    Raises: ValueError for an empty held-out set.
+    """
+    size = len(task.evaluation) if settings.size is None else min(settings.size, len(task.evaluation))
+    if not size:
+        raise ValueError(f"evaluation: got an empty held-out set of {task.name}, expected at least one prompt")
+    state = PartialState()
+    found: list[dict[str, Any]] = []
+    # Padded with repetitions, so that all processes generate equally often: FSDP waits for each other's layers.
+    share = state.split_between_processes(list(range(size)), apply_padding=True)
+    with _forked(model, settings.seed + state.process_index), _evaluating(model), share as mine:
+        for start in range(0, len(mine), settings.batch_size):
+            rows = [task.evaluation[i] for i in mine[start : start + settings.batch_size]]
+            found += _answers(model, tokenizer, task, rows, settings.samples, sampling)
+        found = [{"index": i, **answer} for i, answer in zip(mine, found, strict=True)]
+    gathered = {row["index"]: row for row in (gather_object(found) if state.num_processes > 1 else found)}
+    return _report([gathered[i] for i in range(size)], settings)
+
+
+def _answers(
+    model: Any, tokenizer: Any, task: Task, rows: Sequence[Any], samples: int, sampling: Sampling
+) -> list[dict[str, Any]]:
+    prompts = [row["prompt"] for row in rows]
+    greedy = _generate(model, tokenizer, prompts, sampling, sample=False)
+    right, rewards = _scored(task, rows, greedy, sampling)
+    sampled = [0] * len(rows)
+    for _ in range(samples):
+        texts = _generate(model, tokenizer, prompts, sampling, sample=True)
+        sampled = [n + int(r) for n, r in zip(sampled, _right(task, rows, texts), strict=True)]
+    return [
+        {
+            "prompt": prompts[i][-1]["content"],
+            "answer": greedy[i][0],
+            "correct": bool(right[i]),
+            "reward": rewards[i],
+            "length": len(greedy[i][1]),
+            "truncated": greedy[i][2],
+            "sampled_right": sampled[i],
+        }
+        for i in range(len(rows))
+    ]
+
+
+def _generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Any], sampling: Sampling, sample: bool
+) -> list[tuple[str, list[int], bool]]:
+    """Text, token ids up to the end, and whether there was no end, for each prompt."""
+    ids = tokenizer.apply_chat_template(
+        list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, **sampling.chat_template_kwargs
+    )["input_ids"]
+    device = next(model.parameters()).device
+    padded = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(device)
+    own = model.generation_config.eos_token_id
+    ends = sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+    chosen = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k} if sample else {}
+    config = transformers.GenerationConfig(
+        max_new_tokens=sampling.max_completion_length,
+        do_sample=sample,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ends,
+        disable_compile=True,
+        **chosen,
+    )
+    with torch.no_grad():
+        whole = model.generate(**padded, generation_config=config)
+    made = whole[:, padded["input_ids"].shape[1] :].tolist()
+    cut = [next((i + 1 for i, token in enumerate(row) if token in ends), None) for row in made]
+    kept = [row[:end] for row, end in zip(made, cut, strict=True)]
+    texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
+    return [(text, row, end is None) for text, row, end in zip(texts, kept, cut, strict=True)]
+
+
+def _right(task: Task, rows: Sequence[Any], answers: Sequence[Any]) -> list[bool]:
+    return list(task.correct([text for text, _, _ in answers], **_columns(rows)))
+
+
+def _scored(
+    task: Task, rows: Sequence[Any], answers: Sequence[Any], sampling: Sampling
+) -> tuple[list[bool], list[float]]:
+    """Whether each answer is right, and its weighted reward as the trainer would give it, NaN for an unscorable one."""
+    total = np.zeros(len(rows))
+    weights = sampling.reward_weights or [1.0] * len(task.rewards)
+    for weight, function in zip(weights, task.rewards, strict=True):
+        given = function(
+            prompts=[row["prompt"] for row in rows],
+            completions=[[{"role": "assistant", "content": text}] for text, _, _ in answers],
+            completion_ids=[ids for _, ids, _ in answers],
+            **_columns(rows),
+        )
+        total += weight * np.array([math.nan if value is None else value for value in given], dtype=float)
+    return _right(task, rows, answers), total.tolist()
+
+
+def _columns(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0] if name not in OWN_COLUMNS}
+
+
+def _report(rows: Sequence[dict[str, Any]], settings: EvaluationSettings) -> Report:
+    def mean(name: str) -> Estimate:
+        values = np.array([row[name] for row in rows], dtype=float)
+        values = values[np.isfinite(values)]
+        return estimates.mean(values) if len(values) else Estimate(math.nan, math.nan, 0)
+
+    counts = np.array([row["sampled_right"] for row in rows])
+    ks = settings.k if settings.samples else ()
+    passed = {k: estimates.mean(pass_at_k(settings.samples, counts, k)) for k in ks}
+    return Report(mean("correct"), mean("reward"), passed, mean("length"), mean("truncated"), rows)
+
+
+@contextmanager
+def _forked(model: Any, seed: int) -> Iterator[None]:
+    """A random stream of its own for what is sampled inside."""
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices) if device.type in ("cpu", "cuda") else nullcontext():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

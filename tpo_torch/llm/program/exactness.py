@@ -1,0 +1,199 @@
+"""Is the trainer's gradient that of whole groups? A table over layouts, on a model of a few thousand parameters.
+
+The dense side is one forward pass over all completions and the textbook cross-entropy of their groups, by autograd: it
+shares no line with the trainer. Both run in double precision, TRL's fused head replaced by its textbook twin.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback
+from transformers.utils import logging
+
+from tpo_ref.study import files
+from tpo_torch.llm.config import TargetPOConfig
+from tpo_torch.llm.groups import ANCHORS
+from tpo_torch.llm.program.dense import PROMPTS, DoubleTrainer, Recorder, reward, tiny_model, tiny_tokenizer
+
+# Above what double precision leaves over two layers and a sum of a hundred tokens, far below any wrong coefficient.
+TOLERANCE = 1e-10
+LORA = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layout: arguments of `TargetPOConfig` that differ from `BASE`, and whether only an adapter is trained."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    lora: bool = False
+
+
+BASE: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 6,
+    "learning_rate": 0.05,
+    "lr_scheduler_type": "constant",
+    "optim": "sgd",
+    "max_grad_norm": 0.0,
+    "max_steps": 2,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "seed": 3,
+}
+SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+CASES = (
+    Case("whole groups in a micro-batch"),
+    Case("one group per micro-batch", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
+    Case("groups over micro-batches", SPLIT),
+    Case("one row per micro-batch", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}),
+    Case("rows shuffled", {**SPLIT, "shuffle_rows": True}),
+    Case("two optimizer steps per round", {"gradient_accumulation_steps": 1, "steps_per_generation": 2}),
+    Case("two steps per round, split", {**SPLIT, "steps_per_generation": 8, "shuffle_rows": True}),
+    Case("two rounds per step", {"gradient_accumulation_steps": 2, "steps_per_generation": 1}),
+    Case("three epochs", {"num_iterations": 3, "max_steps": 3}),
+    Case("three epochs, split", {**SPLIT, "num_iterations": 3, "max_steps": 3}),
+    Case(
+        "truncated rows masked, split",
+        {
+            "mask_truncated_completions": True,
+            "max_completion_length": 10,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 16,
+        },
+    ),
+    Case("LoRA", {}, lora=True),
+    Case("LoRA, split", SPLIT, lora=True),
+    *(
+        Case(
+            f"anchor {anchor}, {'split, ' if cut else ''}two epochs",
+            {"anchor": anchor, "anchor_temperature": 4.0, "num_iterations": 2, **cut},
+        )
+        for anchor in ANCHORS[1:]
+        for cut in ({}, SPLIT)
+    ),
+)
+
+
+PROCESSES = 2
+CASES_TOGETHER = (
+    Case("whole groups in a micro-batch", {"per_device_train_batch_size": 4}),
+    Case("a group over both processes", {"per_device_train_batch_size": 2}),
+    Case(
+        "groups over processes and micro-batches", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 6}
+    ),
+    Case("rows shuffled, three epochs", {**SPLIT, "shuffle_rows": True, "num_iterations": 3, "max_steps": 3}),
+    Case(
+        "anchor ratio, over both, two epochs",
+        {"per_device_train_batch_size": 2, "anchor": "ratio", "num_iterations": 2},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one case found: optimizer steps compared, the largest gradient entry, the largest difference over it.
+
+    `cut` says processes × micro-batches of a round of generation × rows.
+    """
+
+    name: str
+    cut: str
+    steps: int
+    largest: float
+    difference: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two gradients are one; there must have been one."""
+        return self.largest > 0 and self.difference <= TOLERANCE
+
+    def cells(self) -> list[str]:
+        """The case as a row of text."""
+        verdict = "holds" if self.holds else "fails"
+        numbers = (f"{self.largest:.2g}", f"{self.difference:.1e}")
+        return [self.name, self.cut, str(self.steps), *numbers, verdict]
+
+    def plain(self) -> dict[str, Any]:
+        """The case as plain json."""
+        own = asdict(self)
+        return {"layout": own.pop("name"), **own, "holds": self.holds}
+
+
+def verify(together: bool = False) -> list[Report]:
+    """Every case, one after the other; seconds each.
+
+    Args: together, also the cases of `PROCESSES` processes, which takes the time to start them.
+    Raises: RuntimeError where those processes fail, with what they said.
+    """
+    logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        # TRL uses names that transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        found = [check(case) for case in (CASES if "RANK" not in os.environ else CASES_TOGETHER)]
+    return found + (_launched() if together else [])
+
+
+def _launched() -> list[Report]:
+    """The cases of several processes, run by torch's own launcher."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reports.json"
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+        done = subprocess.run(
+            [*launcher, "-m", "tpo_torch.llm.program.exactness", str(path)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{PROCESSES} processes failed with code {done.returncode}:\n{done.stderr[-2000:]}")
+        return [Report(**report) for report in files.read_json(path)["reports"]]
+
+
+def check(case: Case) -> Report:
+    """Train a few optimizer steps and compare the gradient of each with the dense one at the same parameters.
+
+    Under a launcher, the dense side sees the rows of all processes, and each process compares.
+    """
+    # peft makes adapters in single precision, whatever the model's.
+    policy = get_peft_model(tiny_model(), LORA).double() if case.lora else tiny_model()
+    dense = copy.deepcopy(policy)
+    with tempfile.TemporaryDirectory() as folder:
+        config = TargetPOConfig(folder, **(BASE | case.options))
+        recorder = Recorder(dense, config.target)
+        recorder.trainer = DoubleTrainer(
+            policy,
+            reward,
+            config,
+            train_dataset=Dataset.from_dict({"prompt": list(PROMPTS) * 2}),
+            processing_class=tiny_tokenizer(),
+            callbacks=[recorder],
+        )
+        recorder.trainer.remove_callback(PrinterCallback)
+        recorder.trainer.train()
+    relative = recorder.apart / recorder.largest if recorder.largest else math.inf
+    layout = config.layout
+    cut = f"{layout.processes} x {layout.slices} x {layout.per_device}"
+    return Report(case.name, cut, recorder.steps, recorder.largest, relative)
+
+
+if __name__ == "__main__":
+    reports = verify()
+    if os.environ["RANK"] == "0":
+        files.write_json(Path(sys.argv[1]), {"reports": [asdict(report) for report in reports]})

@@ -1,0 +1,200 @@
+"""The settings of a language-model run, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tpo_ref.study.protocol import unknown
+from tpo_torch import checks
+from tpo_torch.llm.program.fields import Mappings, check_fields, quoted
+
+METHODS = ("tpo", "grpo")
+LAUNCHERS = Path(__file__).parents[1] / "configs" / "accelerate"
+TINY = "tiny"
+# The name of a run that no file was read for, where its configuration is asked for.
+UNNAMED = "CONFIG"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How the held-out set is looked at.
+
+    Args: every, optimizer steps between two evaluations (the first and last are always made); size, prompts of the
+        held-out set, None for all; samples, answers per prompt behind pass@k, 0 for none; k, the k of pass@k, each up
+        to `samples`; batch_size, prompts generated together on one process; seed, of the sampled answers.
+    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
+    """
+
+    every: int = 20
+    size: int | None = 128
+    samples: int = 4
+    k: Sequence[int] = (1, 4)
+    batch_size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in {"every": 1, "samples": 0, "batch_size": 1, "seed": 0}.items():
+            checks.whole(f"evaluation.{name}", getattr(self, name), least)
+        if self.size is not None:
+            checks.whole("evaluation.size", self.size, 1)
+        if not isinstance(self.k, (list, tuple)):
+            raise TypeError(f"evaluation.k: got {self.k!r}, expected a list such as [1, 4]")
+        for k in self.k:
+            checks.whole("evaluation.k", k, 1)
+            if self.samples and k > self.samples:
+                raise ValueError(
+                    f"evaluation.k: got {k}, expected at most samples = {self.samples}; raise samples, or lower k"
+                )
+
+
+@dataclass(frozen=True)
+class TinySettings:
+    """The shape of the model that is built on the spot.
+
+    Args: layers; width, of the residual stream; heads, which divides width; vocabulary, entries at most.
+    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
+    """
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    vocabulary: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "vocabulary"):
+            checks.whole(f"tiny.{name}", getattr(self, name), 1)
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"tiny.heads: got {self.heads}, expected a divisor of width = {self.width} that leaves each head an "
+                "even width"
+            )
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """The supervised warm-up of the model that is built on the spot, on worked examples of the task.
+
+    Args: steps of AdamW; batch_size, worked examples a step; learning_rate, its peak.
+    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
+    """
+
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            checks.whole(f"warmup.{name}", getattr(self, name), 1)
+        checks.positive("warmup.learning_rate", self.learning_rate)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything a run is made of.
+
+    Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; task, a name or
+        the path of a user's own; task_options, its keywords; method, tpo or grpo; seed; prompts, per optimizer step,
+        over all processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those
+        of one method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup
+        (None: untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes`
+        needs, None for none; source, what it was read from, which is not recorded.
+    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
+    """
+
+    name: str
+    model: str
+    task: str
+    task_options: Mappings = field(default_factory=dict)
+    method: str = "tpo"
+    seed: int = 0
+    prompts: int = 16
+    processes: int | None = None
+    trainer: Mappings = field(default_factory=dict)
+    tpo: Mappings = field(default_factory=dict)
+    grpo: Mappings = field(default_factory=dict)
+    lora: Mappings | None = None
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tiny: TinySettings = TinySettings()
+    warmup: WarmupSettings | None = None
+    accelerate: str | None = None
+    source: str = field(default=UNNAMED, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "model", "task"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise TypeError(f"{name}: got {getattr(self, name)!r}, expected a word{quoted(getattr(self, name))}")
+        if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
+            raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
+        if self.accelerate is not None and not launcher_file(str(self.accelerate)).is_file():
+            known = sorted(path.stem for path in LAUNCHERS.glob("*.yaml"))
+            raise unknown("accelerate", str(self.accelerate), known)
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS)
+        checks.whole("seed", self.seed, 0)
+        checks.whole("prompts", self.prompts, 1)
+        if self.processes is not None:
+            checks.whole("processes", self.processes, 1)
+        if self.lora is not None and self.lora.get("lora_dropout"):
+            raise ValueError(
+                f"lora.lora_dropout: got {self.lora['lora_dropout']!r}, expected 0; under dropout a completion has no "
+                "single log-probability, and the target would be made from another one than is trained"
+            )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """The names that TRL and peft must know; a mistake is found before the model is loaded."""
+        for section, known in (("trainer", config_class(self.method)), *((m, config_class(m)) for m in METHODS)):
+            check_fields(section, getattr(self, section), known)
+        twice = sorted(set(self.trainer) & set(getattr(self, self.method)))
+        if twice:
+            raise ValueError(f"{self.method}.{twice[0]}: is given in trainer too; leave one of them out")
+        if self.lora is not None:
+            from peft import LoraConfig
+
+            check_fields("lora", self.lora, LoraConfig)
+
+    @property
+    def folder(self) -> str:
+        """The name of the run's folder."""
+        return f"{self.name}-{self.method}" + (f"-seed{self.seed}" if self.seed else "")
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        values = {**dataclasses.asdict(self), "evaluation": {**vars(self.evaluation), "k": list(self.evaluation.k)}}
+        del values["source"]
+        return values
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the trainer's arguments are given: the fields of both methods, and those of this one."""
+        return {**self.trainer, **getattr(self, self.method)}
+
+    def resolved(self) -> RunSettings:
+        """The same with whole paths for a model's folder and a task's file, which then are found from anywhere."""
+        model, task = Path(self.model).expanduser(), Path(self.task).expanduser()
+        return dataclasses.replace(
+            self,
+            model=str(model.resolve()) if self.model != TINY and model.is_dir() else self.model,
+            task=str(task.resolve()) if task.suffix == ".py" else self.task,
+        )
+
+
+def launcher_file(name: str) -> Path:
+    """Where a shipped configuration of `accelerate launch` lies."""
+    return LAUNCHERS / f"{name}.yaml"
+
+
+def config_class(method: str) -> Any:
+    """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
+    if method == "tpo":
+        from tpo_torch.llm.config import TargetPOConfig
+
+        return TargetPOConfig
+    from trl import GRPOConfig
+
+    return GRPOConfig

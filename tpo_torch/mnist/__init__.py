@@ -1,0 +1,1 @@
+"""The MNIST contextual bandit: settings, methods, run, and the experiments of Fig. 4."""

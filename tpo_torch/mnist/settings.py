@@ -1,0 +1,55 @@
+"""Settings of the MNIST contextual bandit; imported by listing and claims, so it needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tpo_ref import checks
+
+
+@dataclass(frozen=True)
+class MnistSettings:
+    """The MNIST contextual bandit.
+
+    Paper: Fig. 4 (its protocol)
+
+    Args: updates, Adam steps; batch, images per update, drawn with replacement; learning_rate, Adam's; eval_every,
+        updates between two evaluations, which divides `updates`; hidden, width of both hidden layers; eta, temperature
+        of TPO and Group PG; dg_eta, temperature of DG's gate; mechanism_update, the evaluation at which Fig. 4b is
+        measured, None to leave it out: the paper's label 2,000 is the block that ends after 2,200 true updates
+        (deviation D21); train_images, use only so many of the first training images, None for all.
+    Raises: TypeError, ValueError naming the setting, what was given and what was expected.
+
+    >>> MnistSettings(updates=400, mechanism_update=None).learning_rate
+    0.001
+    """
+
+    updates: int = 10_000
+    batch: int = 100
+    learning_rate: float = 1e-3
+    eval_every: int = 200
+    hidden: int = 50
+    eta: float = 1.0
+    dg_eta: float = 1.0
+    mechanism_update: int | None = 2_200
+    train_images: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "eval_every", "hidden"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("learning_rate", "eta", "dg_eta"):
+            checks.positive(name, getattr(self, name))
+        if self.updates % self.eval_every:
+            raise ValueError(
+                f"eval_every: got {self.eval_every}, expected a divisor of updates = {self.updates}, "
+                "so that the last evaluation is the last update"
+            )
+        if self.train_images is not None:
+            checks.whole("train_images", self.train_images, 1)
+        if self.mechanism_update is not None:
+            checks.whole("mechanism_update", self.mechanism_update, 1)
+            if self.mechanism_update % self.eval_every or self.mechanism_update > self.updates:
+                raise ValueError(
+                    f"mechanism_update: got {self.mechanism_update}, expected a multiple of eval_every = "
+                    f"{self.eval_every} up to updates = {self.updates}; pass None to leave the mechanism out"
+                )

@@ -1,0 +1,129 @@
+"""Token reversal: a transformer learns to copy, flip or reverse a prompt from sampled answers and their rewards."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tpo_ref.study.context import Context
+from tpo_ref.study.estimates import STOP_COUNT
+from tpo_ref.study.results import provenance
+from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.methods import own_name
+from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.shared import checkpoint as checkpoints
+from tpo_torch.shared.seeds import distinct, usable
+
+Arrays = dict[str, NDArray[Any]]
+# On the CPU, in one go.
+DEFAULT = Context()
+
+# Episodes between two looks at the clock and at the stopping rule, fewer where so many take longer than a user wants to
+# wait for an interruption; a killed run loses at most a block more than lies between two checkpoints.
+BLOCK, BLOCK_SECONDS = 25, 2.0
+CHECKPOINT_SECONDS = 30.0
+# What a clock can tell from nothing, in seconds.
+CLOCK = 1e-3
+
+
+def run(
+    method: str,
+    settings: ReversalSettings,
+    seeds: Sequence[int],
+    context: Context = DEFAULT,
+) -> Arrays:
+    """Train one method for all seeds, and record what its training batches show.
+
+    Paper: Fig. 5, Fig. 6, Fig. 7, Fig. 8 (and 10 to 17)
+
+    Every episode: prompts, answers from the present policy, rewards; then full-batch gradient steps on the method's
+    loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.
+
+    Args: method, one of `reversal_methods.METHODS` or an alias; seeds, distinct and non-negative; context, with
+        a checkpoint written about every half minute, from which a run started again on the same commit continues bit
+        for bit, and progress after each block of episodes.
+    Returns: curves (S, episodes) of `reversal_training.METRICS`, those the method has; NaN after a run has stopped.
+    Raises: ValueError, TypeError for an unknown method, bad seeds or settings, the terminal reward with a token-level
+        method, or a checkpoint of another run.
+    """
+    where, checkpoint = usable(context.device), context.checkpoint
+    if not isinstance(settings, ReversalSettings):
+        raise TypeError(f"settings: got {type(settings).__name__}, expected ReversalSettings")
+    own = distinct(seeds)
+    groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
+    stacks = [Training(method, settings, group, where) for group in groups]
+    identity = {} if checkpoint is None else _identity(method, settings, own, where)
+    curves: Arrays = {}
+    if checkpoint is not None and checkpoint.exists():
+        curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])
+    saved, block = time.monotonic(), 1
+    with _shared_cores(len(stacks)) as each:
+        while True:
+            done = next(iter(curves.values())).shape[1] if curves else 0
+            stopped = _stop(curves, settings)
+            context.progress(done if stopped is None else settings.episodes, settings.episodes)
+            if stopped is not None or done == settings.episodes:
+                return _padded(curves, stopped or done, settings.episodes)
+            count, began = min(block, settings.episodes - done), time.monotonic()
+            blocks = each(lambda stack, count=count: stack.train(count), stacks)
+            new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+            curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
+            block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - began, CLOCK))))
+            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
+                saved = time.monotonic()
+
+
+def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+    """What a checkpoint has to share with the run that goes on from it, the code included."""
+    return {
+        "method": own_name(method),
+        "settings": dataclasses.asdict(settings),
+        "seeds": list(seeds),
+        "device": device.type,
+        "torch": torch.__version__,
+        "commit": provenance()["commit"],
+    }
+
+
+@contextmanager
+def _shared_cores(stacks: int) -> Iterator[Callable[..., list[Any]]]:
+    """A parallel map over stacks, each on one thread: small products gain little from a second one.
+
+    So a seed's numbers depend neither on the number of cores nor on the seeds beside it.
+    """
+    cores = torch.get_num_threads()
+    # Each worker thread has a setting of its own; the main thread's is put back.
+    with ThreadPoolExecutor(min(cores, stacks), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield lambda function, items: list(pool.map(function, items))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(cores)
+
+
+def _stop(curves: Arrays, settings: ReversalSettings) -> int | None:
+    """How many episodes the run has when it may stop, None while it may not."""
+    if not curves or settings.stop_below is None:
+        return None
+    below = curves["error"].mean(0) < settings.stop_below
+    # The number of episodes in a row, counted anew after each that is not below.
+    since = np.arange(1, len(below) + 1) - np.maximum.accumulate(np.where(below, 0, np.arange(1, len(below) + 1)))
+    reached = np.flatnonzero(since >= STOP_COUNT)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+def _padded(curves: Arrays, done: int, episodes: int) -> Arrays:
+    missing = episodes - done
+    return {
+        name: np.pad(curve[:, :done].astype(np.float64), ((0, 0), (0, missing)), constant_values=np.nan)
+        for name, curve in curves.items()
+    }

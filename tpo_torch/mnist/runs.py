@@ -55,7 +55,7 @@ def run(
 
     Every update: B images with replacement, a ~ π(·|x), r = 1{a = y}, b = Σ π², one Adam step on the mean loss.
 
-    Args: method, one of `mnist_rules.RULES` or an alias; seeds, distinct and non-negative; context, with a checkpoint
+    Args: method, one of `methods.RULES` or an alias; seeds, distinct and non-negative; context, with a checkpoint
         written every 1,000 updates, from which a run started again continues bit for bit, and progress at each
         evaluation.
     Returns: update (E,), true updates from 0; test_error (S, E), greedy, share of all test images; train_reward

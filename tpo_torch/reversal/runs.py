@@ -47,10 +47,10 @@ def run(
     Every episode: prompts, answers from the present policy, rewards; then full-batch gradient steps on the method's
     loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.
 
-    Args: method, one of `reversal_methods.METHODS` or an alias; seeds, distinct and non-negative; context, with
+    Args: method, one of `methods.METHODS` or an alias; seeds, distinct and non-negative; context, with
         a checkpoint written about every half minute, from which a run started again on the same commit continues bit
         for bit, and progress after each block of episodes.
-    Returns: curves (S, episodes) of `reversal_training.METRICS`, those the method has; NaN after a run has stopped.
+    Returns: curves (S, episodes) of `engine.training.METRICS`, those the method has; NaN after a run has stopped.
     Raises: ValueError, TypeError for an unknown method, bad seeds or settings, the terminal reward with a token-level
         method, or a checkpoint of another run.
     """

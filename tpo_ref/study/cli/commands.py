@@ -19,6 +19,8 @@ from tpo_ref.study.protocol import FolderKind
 from tpo_ref.study.runner import Request
 
 CLAIM_FAILED = 1
+# Where launchers of several processes write which one this is.
+RANK, FIRST = "RANK", "0"
 
 Ids = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="experiments or suites, see `tpo list`")
@@ -247,7 +249,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, Unavailable) as error:
-        print(f"tpo: {error}", file=sys.stderr)
+        print(f"{_speaker()}: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print(
@@ -301,6 +303,12 @@ def arranged(arguments: list[str], added: Collection[str]) -> list[str]:
         return arguments
     pairs = [word for word in arguments if "=" in word and not word.startswith("-")]
     return [word for word in arguments if word not in pairs] + pairs
+
+
+def _speaker() -> str:
+    """Who reports an error: of several launched processes, one that is not the first says which it is."""
+    rank = os.environ.get(RANK, FIRST)
+    return "tpo" if rank == FIRST else f"tpo, process {rank}"
 
 
 def _counted(words: list[str], missing: int, scale: str) -> str:

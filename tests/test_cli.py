@@ -298,3 +298,13 @@ def test_without_torch_what_needs_none_works_and_the_rest_says_so(tmp_path: Path
     done = tpo_without("torch", "run", "mnist", "--scale", "smoke", "--out", str(tmp_path))
     assert done.returncode == commands.USAGE_ERROR
     assert "pip install 'target-policy-optimization[torch]'" in done.stderr
+
+
+def test_an_error_of_another_process_says_which(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, speaker in (("0", "tpo: "), ("1", "tpo, process 1: ")):
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = call(capsys, "run", "nosuch")
+        assert code == commands.USAGE_ERROR
+        assert err.startswith(speaker)

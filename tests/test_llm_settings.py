@@ -204,7 +204,7 @@ def test_the_remedy_for_a_wrong_launch_can_be_pasted() -> None:
     file = re.search(r"--config_file (\S+)", said)
     assert file is not None
     assert Path(file[1]).is_file()
-    assert "-m tpo_torch.llm.program.run qwen3-1.7b-gsm8k-fsdp`" in said
+    assert "-m tpo_torch.llm.train qwen3-1.7b-gsm8k-fsdp`" in said
 
 
 def test_advice_does_not_name_what_is_refused(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ZIP_MAGIC = b"PK"
+# What a json file can say.
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -50,9 +54,39 @@ def check_writable(folder: Path) -> None:
     remove(probe)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a json object atomically, keys in the order given."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+def plain(value: object) -> Json:
+    """A value as json says it: dataclasses are objects, tuples and arrays lists, paths text, non-finite floats null.
+
+    Raises: TypeError for a value of another kind.
+
+    >>> plain({"error": float("nan"), "path": Path("runs"), "seeds": (0, 1)})
+    {'error': None, 'path': 'runs', 'seeds': [0, 1]}
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, Iterable):
+        return [plain(part) for part in value]
+    raise TypeError(f"json: got {type(value).__name__}, expected numbers, text, lists, objects or dataclasses of them")
+
+
+def json_text(value: object) -> str:
+    """The `plain` value as indented json text, keys in the order given."""
+    return json.dumps(plain(value), indent=1, allow_nan=False)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a value as json, atomically."""
+    write_bytes(path, f"{json_text(content)}\n".encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

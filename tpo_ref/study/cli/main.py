@@ -37,7 +37,7 @@ def _main(arguments: list[str]) -> int:
     _keep_freed_memory()
     from tpo_ref.study.cli import commands
 
-    return commands.run(sys.argv[1:])
+    return commands.run(arguments)
 
 
 def _keep_freed_memory() -> None:

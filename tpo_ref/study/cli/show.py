@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tpo_ref.study import suites, tables
+from tpo_ref.study import files, suites, tables
 
 # A pipe or a file has no width of its own.
 PIPE_WIDTH = 150
@@ -81,9 +80,9 @@ def print_table(rows: list[list[str]], title: str | None = None) -> None:
     _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(shown)
 
 
-def print_json(content: Any) -> None:
-    """Plain json, without NaN."""
-    print(json.dumps(content, indent=1, allow_nan=False))
+def print_json(content: object) -> None:
+    """A value as json; numbers that are none become null."""
+    print(files.json_text(content))
 
 
 def print_lines(lines: Iterable[object]) -> None:

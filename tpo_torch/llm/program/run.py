@@ -87,7 +87,7 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         file = "" if settings.accelerate is None else f"--config_file {launcher_file(settings.accelerate)} "
         raise ValueError(
             f"processes: {settings.source} is made for {settings.processes}, got {processes}; run `accelerate launch "
-            f"{file}--num_processes {settings.processes} -m tpo_torch.llm.program.run {settings.source}`, or say "
+            f"{file}--num_processes {settings.processes} -m tpo_torch.llm.train {settings.source}`, or say "
             f"processes={processes}"
         )
     fields = {field.name: field.default for field in dataclasses.fields(config_class(settings.method))}

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend
+from helpers.backends import Backend
+from helpers.strategies import BAD_NUMBERS, BAD_POSITIVES, bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import BAD_NUMBERS, BAD_POSITIVES, bad
 
 from tpo_ref import muon as reference
 from tpo_torch import muon

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: groups as FORMULAS asks for them, from one candidate to 64, from flat to one-hot anchors."""
+"""Hypothesis strategies: groups from one candidate to 64, from flat to one-hot anchors."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tpo_torch.llm.program.settings import METHODS, RunSettings, WarmupSettings
 
 pytestmark = tiny_llm.FILTERS
 
-# The paper's pairs, PROTOCOLS.md section 9.
+# The paper's pairs of model and task.
 MODELS = {"qwen3-1.7b": "Qwen/Qwen3-1.7B", "r1-distill-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"}
 TASKS = {"gsm8k": "gsm8k", "graph-color": "graph_color", "knights-knaves": "knights_knaves"}
 PAIRS = [f"{model}-{task}" for model in MODELS for task in TASKS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,17 @@ def test_no_chapter_or_property_names_an_unknown_item() -> None:
 
 
 def test_deviations_cited_anywhere_are_written_down() -> None:
-    import re
-
     entries = set(re.findall(r"^## (D\d+) · ", (ROOT / "spec" / "deviations.md").read_text(), re.MULTILINE))
     files = [p for d in ("tpo_ref", "tpo_torch", "spec") for s in ("*.py", "*.md") for p in (ROOT / d).rglob(s)]
-    cited = {d for p in files for d in re.findall(r"\bdeviations? (D\d+)", p.read_text())}
+    several = re.compile(r"\bdeviations? (D\d+(?:(?:, | and | or )D\d+)*)")
+    lists = [text for p in files for text in several.findall(p.read_text())]
+    cited = {number for text in lists for number in re.findall(r"D\d+", text)}
     assert cited <= entries, cited - entries
+
+
+def test_each_deviation_lies_in_a_range_that_the_head_of_the_chapter_names() -> None:
+    head, *entries = re.split(r"^## D", (ROOT / "spec" / "deviations.md").read_text(), flags=re.MULTILINE)
+    ranges = [(int(low), int(high)) for low, high in re.findall(r"D(\d+)–D(\d+)", head)]
+    numbers = [int(entry.split(" ")[0]) for entry in entries]
+    assert numbers == sorted(numbers)
+    assert [n for n in numbers if not any(low <= n <= high for low, high in ranges)] == []

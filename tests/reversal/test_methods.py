@@ -21,7 +21,7 @@ from tpo_torch.reversal.settings import ReversalSettings
 
 K = 6
 SETTINGS = ReversalSettings(group=K, eta=0.7, dg_eta=0.6, epsilon=0.15, beta=0.3)
-# Samples, gradient steps per episode, and whether it takes K times the prompts, as PROTOCOLS has them.
+# Samples, gradient steps per episode, and whether it takes K times the prompts, as in the paper.
 TABLE = {
     "tpo": (GROUP, 4, False),
     "tpo_ratio": (GROUP, 4, False),

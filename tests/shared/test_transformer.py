@@ -87,7 +87,8 @@ def test_a_seed_is_the_same_whichever_others_are_beside_it(seeds: list[int], dat
 
 
 def test_the_rules_are_those_of_arrays_with_two_axes_in_flax() -> None:
-    # PROTOCOLS: embedding, positions, both FFN weights, head weight, and the q, k, v biases; all else is Adam's.
+    # As in the authors' program: embedding, positions, both FFN weights, head weight, and the q, k, v biases; the
+    # rest is Adam's.
     muon = {"embedding", "positions", "ffn_in_weight", "ffn_out_weight", "head_weight", "attention_in_bias"}
     net = CausalTransformer(generators(0, 1), vocab=3, places=6)
     assert {name for name, rule in RULES.items() if rule == "muon"} == muon

@@ -64,10 +64,10 @@ def median(values: NDArray[Any]) -> Estimate:
         return Estimate(float(values[0]), math.nan, 1)
     from scipy import stats
 
-    found = stats.bootstrap(
+    bootstrap = stats.bootstrap(
         (values,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(BOOTSTRAP_SEED)
     )
-    return Estimate(float(np.median(values)), float(found.standard_error), n)
+    return Estimate(float(np.median(values)), float(bootstrap.standard_error), n)
 
 
 def carried(curves: NDArray[Any]) -> NDArray[Any]:
@@ -143,7 +143,7 @@ def first_below(
     from scipy import stats
 
     # The same resampled seeds for every step, so that a row of the distribution is one resampled curve.
-    drawn = stats.bootstrap(
+    resampled = stats.bootstrap(
         (curves,),
         centre,
         axis=0,
@@ -151,7 +151,7 @@ def first_below(
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     ).bootstrap_distribution
-    crossings = _crossing(np.moveaxis(drawn, -1, 0), level, at)
+    crossings = _crossing(np.moveaxis(resampled, -1, 0), level, at)
     # A resampled curve that never crosses counts as the last step, or the error would shrink where it should grow.
     return Estimate(value, float(np.where(np.isnan(crossings), end, crossings).std(ddof=1)), n)
 
@@ -197,7 +197,7 @@ def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., Any],
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            found = stats.bootstrap(
+            bounds = stats.bootstrap(
                 samples,
                 statistic,
                 n_resamples=INTERVAL_RESAMPLES,
@@ -205,7 +205,7 @@ def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., Any],
                 method=method,
                 rng=np.random.default_rng(BOOTSTRAP_SEED),
             ).confidence_interval
-        low, high = float(found.low), float(found.high)
+        low, high = float(bounds.low), float(bounds.high)
         if math.isfinite(low) and math.isfinite(high):
             break
     return low, high

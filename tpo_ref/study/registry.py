@@ -6,44 +6,22 @@ one that cannot be loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from typing import TypeVar
 
 from tpo_ref.checks import unknown
+from tpo_ref.study.entries import EXPERIMENTS_GROUP, loaded, points
 from tpo_ref.study.protocol import Catalogue, Check, Experiment, FolderKind, Suite
 
-EXPERIMENTS_GROUP, COMMANDS_GROUP = "tpo.experiments", "tpo.commands"
-# What a package that brings experiments or commands writes into its pyproject.toml.
+T = TypeVar("T")
+
+# What a package that brings experiments writes into its pyproject.toml.
 WRITE_EXPERIMENTS = f'[project.entry-points."{EXPERIMENTS_GROUP}"] name = "module:CATALOGUE"'
 
 
-def commands() -> dict[str, Callable[..., int]]:
-    """The commands that packages add to `tpo`, by name; ImportError naming the package whose command is broken."""
-    return {point.name: _loaded(point) for point in _points(COMMANDS_GROUP)}
-
-
-def _points(group: str) -> list[EntryPoint]:
-    """Entry points of a group: the packages of this distribution first, then others by name."""
-    own = __name__.partition(".")[0]
-    points = entry_points(group=group)
-    first = {p.dist.name for p in points if p.dist is not None and p.module.partition(".")[0] == own}
-    unique = {(p.name, p.value): p for p in points}.values()
-    return sorted(unique, key=lambda p: p.dist is None or p.dist.name not in first)
-
-
-def _loaded(point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        package = "an unknown package" if point.dist is None else point.dist.name
-        raise ImportError(
-            f"{point.group}: {point.name} = {point.value} of {package} cannot be loaded ({error}); mend or uninstall it"
-        ) from error
-
-
 def _catalogue(point: EntryPoint) -> Catalogue:
-    content = _loaded(point)
+    content = loaded(point)
     if not isinstance(content, Catalogue):
         raise ValueError(
             f"{point.group}: {point.name} = {point.value} is {type(content).__name__}, expected a "
@@ -52,17 +30,17 @@ def _catalogue(point: EntryPoint) -> Catalogue:
     return content
 
 
-def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _by_name(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     """The things under their names; ValueError for a name that two packages use."""
-    named: dict[str, Any] = {}
+    things: dict[str, T] = {}
     for name, thing in pairs:
-        if name in named:
+        if name in things:
             raise ValueError(f"{EXPERIMENTS_GROUP}: two packages bring {name!r}; uninstall or rename one of them")
-        named[name] = thing
-    return named
+        things[name] = thing
+    return things
 
 
-_CATALOGUES = [_catalogue(point) for point in _points(EXPERIMENTS_GROUP)]
+_CATALOGUES = [_catalogue(point) for point in points(EXPERIMENTS_GROUP)]
 
 # What there is to run, each under its name, in the order in which packages bring it.
 EXPERIMENTS: dict[str, Experiment] = _by_name((e.id, e) for c in _CATALOGUES for e in c.experiments)

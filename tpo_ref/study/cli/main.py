@@ -7,8 +7,8 @@ import importlib.util
 import os
 import sys
 
-# Exit codes, as a shell knows them.
-USAGE_ERROR, INTERRUPTED = 2, 130
+from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
+
 # Long enough to meet a thread that is about to finish, too short to starve one that is not running.
 SPINS = "4000"
 # GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
@@ -35,6 +35,7 @@ def _main(arguments: list[str]) -> int:
     # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     _keep_freed_memory()
+    # It needs the libraries that were just looked for.
     from tpo_ref.study.cli import commands
 
     return commands.run(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,13 @@ def test_folders_of_the_table_depend_on_each_other_in_one_direction() -> None:
         for other in may & NAMED:
             back = TABLE[other.replace(".", "/")]
             assert name not in back or name.startswith(f"{other}.") or other.startswith(f"{name}."), (name, other)
+
+
+def test_no_modules_of_the_reference_need_each_other() -> None:
+    """No circle of imports, those inside functions included."""
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "tpo_ref").rglob("*.py")}
+    needs = {name: {m for m in imports_of(path.read_text()) if m in modules} for name, path in modules.items()}
+    assert list(graphlib.TopologicalSorter(needs).static_order())
 
 
 FORBIDDEN = "torch"

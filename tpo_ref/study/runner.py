@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
 from tpo_ref.study import files
 from tpo_ref.study import results as storage
-from tpo_ref.study.context import CPU, Context
+from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
 # More than any study needs, and few enough to be listed in a record.
 MOST_SEEDS = 100_000
-
-# Takes a method, and how much of its work is done.
-MethodProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tpo_ref.study import files
-from tpo_ref.study.runner import MethodProgress
+from tpo_ref.study.context import MethodProgress
 
 # A pipe or a file has no width of its own.
 PIPE_WIDTH = 150

@@ -51,7 +51,7 @@ def judge(subject: Experiment | Suite, scale: str, results: Results) -> list[Ver
     ]
 
 
-def not_judged(subject: Experiment | Suite, scale: str, results: Results) -> int:
+def count_unjudged(subject: Experiment | Suite, scale: str, results: Results) -> int:
     """How many claims this scale would judge, were all of their methods in the results."""
     return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in subject.claims())
 
@@ -83,7 +83,7 @@ def at_step(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: estimates.mean(estimates.carried(r[method][array])[:, step]),
+        statistic=lambda r: estimates.mean(estimates.to_budget(r[method][array])[:, step]),
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),
@@ -151,7 +151,7 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
     """The paper's mean curve never gets below a level: nor does the lowest point of ours."""
 
     def lowest(r: Results) -> Estimate:
-        curve = estimates.carried(r[method][array]).mean(0)
+        curve = estimates.to_budget(r[method][array]).mean(0)
         # The lowest of many means has no standard error to speak of.
         return Estimate(float(curve.min()), math.nan, len(r[method][array]))
 

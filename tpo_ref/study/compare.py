@@ -24,7 +24,7 @@ from tpo_ref.study.runner import Request
 
 SUFFIXES = (".json", ".npz")
 # Runs that agree in these drew the same networks and the same tasks, seed by seed: their difference is paired.
-DRAWN_BY = ("experiment", "settings", "seeds", "device")
+DRAW_FIELDS = ("experiment", "settings", "seeds", "device")
 # Resampling few seeds shows too little of their spread: of 10, a 95 % interval covers the truth in 9 cases of 10 or so.
 ENOUGH_SEEDS = 10
 AREA = "area under the error curve"
@@ -42,7 +42,7 @@ STATISTICS: dict[str, Callable[[Curves], NDArray[np.float64]]] = {
 }
 
 
-def between(names: tuple[str, str], choices: Choices, ensure: Ensure) -> ComparisonReport:
+def comparison(names: tuple[str, str], choices: Choices, ensure: Ensure) -> ComparisonReport:
     """The comparison of two runs as the command line names them; whatever can be refused is refused before a run.
 
     Args: names, each EXPERIMENT/METHOD or the path of a stored result; choices for the former, without methods; ensure.
@@ -99,7 +99,7 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
     a, b = (_curves(name, run, score) for name, run in zip(names, runs, strict=True))
     _check_same_steps(names, runs, (a, b))
     keys = [_key(run) for run in runs]
-    differ = tuple(name for name in DRAWN_BY if getattr(keys[0], name) != getattr(keys[1], name))
+    differ = tuple(name for name in DRAW_FIELDS if getattr(keys[0], name) != getattr(keys[1], name))
     report = ComparisonReport(
         format=results.FORMAT,
         a=_identity(names[0], runs[0]),
@@ -140,7 +140,7 @@ def table(report: ComparisonReport) -> list[list[str]]:
     head = ["", f"A: {report.a.name}", f"B: {report.b.name}", "A − B", _level(report)]
     body = []
     for name, row in report.statistics.items():
-        text = tables.counted if name == "solved" else tables.text
+        text = tables.count_text if name == "solved" else tables.text
         low, high = row.difference.low, row.difference.high
         bounds = tables.interval(low, high) if math.isfinite(low) else "none"
         body.append([row.label, text(row.a), text(row.b), tables.number(row.difference.value), bounds])
@@ -167,10 +167,10 @@ def _curves(name: str, run: Result, score: str) -> Curves:
         raise ValueError(
             f"{name}: got {score} of {curves.dtype} and shape {curves.shape}, expected numbers, {seeds} rows of steps"
         )
-    whole = np.isfinite(estimates.carried(curves)).all(-1)
-    broken = [str(seed) for seed, fine in zip(run.record.key.seeds, whole, strict=True) if not fine]
-    if broken:
-        raise ValueError(f"{name}: {score} is NaN or infinite in seeds {', '.join(broken)}, and cannot be ranked")
+    whole = np.isfinite(estimates.to_budget(curves)).all(-1)
+    bad_seeds = [str(seed) for seed, fine in zip(run.record.key.seeds, whole, strict=True) if not fine]
+    if bad_seeds:
+        raise ValueError(f"{name}: {score} is NaN or infinite in seeds {', '.join(bad_seeds)}, and cannot be ranked")
     return curves
 
 

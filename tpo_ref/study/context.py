@@ -14,7 +14,7 @@ MethodProgress = Callable[[str, int, int], None]
 CPU = "cpu"
 
 
-def silent(done: int, total: int) -> None:
+def silent(count: int, total: int) -> None:
     """Progress that nobody sees."""
 
 

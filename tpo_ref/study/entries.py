@@ -11,7 +11,7 @@ EXPERIMENTS_GROUP, COMMANDS_GROUP = "tpo.experiments", "tpo.commands"
 
 def commands() -> dict[str, Callable[..., int]]:
     """The commands that packages add to `tpo`, by name; ImportError naming the package whose command is broken."""
-    return {point.name: cast("Callable[..., int]", loaded(point)) for point in points(COMMANDS_GROUP)}
+    return {point.name: cast("Callable[..., int]", load(point)) for point in points(COMMANDS_GROUP)}
 
 
 def points(group: str) -> list[EntryPoint]:
@@ -23,7 +23,7 @@ def points(group: str) -> list[EntryPoint]:
     return sorted(unique, key=lambda p: p.dist is None or p.dist.name not in first)
 
 
-def loaded(point: EntryPoint) -> object:
+def load(point: EntryPoint) -> object:
     """What an entry point names; ImportError naming the package where it is broken."""
     try:
         return point.load()

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 from typing import TypeVar
 
 from tpo_ref.checks import unknown
-from tpo_ref.study.entries import EXPERIMENTS_GROUP, loaded, points
+from tpo_ref.study.entries import EXPERIMENTS_GROUP, load, points
 from tpo_ref.study.protocol import Catalogue, Check, Experiment, FolderKind, Suite
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ WRITE_EXPERIMENTS = f'[project.entry-points."{EXPERIMENTS_GROUP}"] name = "modul
 
 
 def _catalogue(point: EntryPoint) -> Catalogue:
-    content = loaded(point)
+    content = load(point)
     if not isinstance(content, Catalogue):
         raise ValueError(
             f"{point.group}: {point.name} = {point.value} is {type(content).__name__}, expected a "

@@ -25,8 +25,8 @@ FORMAT = 1
 DIGEST_LENGTH = 10
 GIT_SECONDS = 10
 # What an incomplete record is said to lack: how the unit was made, and what it is the result of.
-RECORDED = ("commit", "versions", "machine", "device", "seconds", "resumed")
-KEYED = ("experiment", "method", "settings", "seeds", "device")
+ORIGIN_FIELDS = ("commit", "versions", "machine", "device", "seconds", "resumed")
+KEY_FIELDS = ("experiment", "method", "settings", "seeds", "device")
 # What every run computes with; an experiment names the others.
 BASE = ("numpy", "scipy", "numba")
 
@@ -148,8 +148,8 @@ def load(out: Path, key: Key) -> Result | None:
     result = read(record_path)
     # Keys are compared whole: a digest of ten characters is a name, not a proof.
     if result.record.key != key.plain():
-        there, here = (dataclasses.asdict(plain) for plain in (result.record.key, key.plain()))
-        raise ValueError(f"{record_path}: is the result of {there}, expected {here}; use another --out")
+        record_key, request_key = (dataclasses.asdict(plain) for plain in (result.record.key, key.plain()))
+        raise ValueError(f"{record_path}: is the result of {record_key}, expected {request_key}; use another --out")
     return result
 
 
@@ -166,12 +166,12 @@ def read(path: Path) -> Result:
             f"{record_path}: got results of format {content.get('format')}, expected {FORMAT}; "
             "move them away, or use another --out"
         )
-    foreign = [name for name in (*KEYED, "arrays_sha256") if name not in content]
+    foreign = [name for name in (*KEY_FIELDS, "arrays_sha256") if name not in content]
     if foreign:
         raise ValueError(f"{record_path}: is no result of one method (lacks {', '.join(foreign)}); name one of --out")
     if not arrays_path.exists() or _sha256(arrays_path) != content["arrays_sha256"]:
         raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
-    incomplete = [name for name in RECORDED if name not in content]
+    incomplete = [name for name in ORIGIN_FIELDS if name not in content]
     if incomplete:
         raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
     return Result(files.read_arrays(arrays_path), reading.build(Record, content, str(record_path)))

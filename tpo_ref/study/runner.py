@@ -45,7 +45,7 @@ class Request:
         ]
 
 
-def ensure(request: Request, progress: MethodProgress = lambda method, done, total: None) -> dict[str, Result]:
+def ensure(request: Request, progress: MethodProgress = lambda method, count, total: None) -> dict[str, Result]:
     """Every requested unit, loaded where it is stored and computed where it is not.
 
     Raises: MissingExtra without the extra the experiment needs; ValueError for a stored file that cannot be trusted.
@@ -55,23 +55,23 @@ def ensure(request: Request, progress: MethodProgress = lambda method, done, tot
         for key in keys:
             storage.forget(request.out, key)
             files.remove(_checkpoint(request.out, key))
-    stored = {key.method: _stored(request, key) for key in keys}
-    if not all(stored.values()):
+    units = {key.method: _load(request, key) for key in keys}
+    if not all(units.values()):
         _check_runnable(request)
         # A folder that cannot be written is better known before the work than after it.
         files.check_writable(request.out)
     results: dict[str, Result] = {}
     for key in keys:
-        results[key.method] = stored[key.method] or _computed(request, key, progress)
+        results[key.method] = units[key.method] or _compute(request, key, progress)
         progress(key.method, 1, 1)
     return results
 
 
-def _computed(request: Request, key: Key, progress: MethodProgress) -> Result:
+def _compute(request: Request, key: Key, progress: MethodProgress) -> Result:
     checkpoint = _checkpoint(request.out, key)
     resumed = checkpoint.exists()
     origin, start = storage.provenance(request.experiment.libraries), time.perf_counter()
-    context = Context(request.device, checkpoint, lambda done, total: progress(key.method, done, total))
+    context = Context(request.device, checkpoint, lambda count, total: progress(key.method, count, total))
     arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
     result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin)
     checkpoint.unlink(missing_ok=True)
@@ -90,12 +90,12 @@ def _check_runnable(request: Request) -> None:
         raise ValueError(f"device: got {request.device!r}, but {experiment.id} runs on the CPU alone; drop it")
 
 
-def _stored(request: Request, key: Key) -> Result | None:
+def _load(request: Request, key: Key) -> Result | None:
     """The stored unit, once it is known to hold what the experiment draws."""
     result = storage.load(request.out, key)
-    lacking = {panel.array for panel in request.experiment.panels} - set(result.arrays if result else ())
-    if result is not None and lacking:
-        what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(lacking))}"
+    absent = {panel.array for panel in request.experiment.panels} - set(result.arrays if result else ())
+    if result is not None and absent:
+        what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(absent))}"
         raise ValueError(f"{what}; delete {key.path(request.out)}.json and run again")
     return result
 

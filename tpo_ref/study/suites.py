@@ -55,7 +55,7 @@ def expand(names: Sequence[str], methods: tuple[str, ...] | None = None) -> tupl
     return [Part(e, resolve_methods(e, own[e.id])) for e in experiments if own[e.id] or not methods], suites
 
 
-def joined(suite: Suite, members: MemberResults) -> dict[str, Arrays]:
+def suite_results(suite: Suite, members: MemberResults) -> dict[str, Arrays]:
     """The results of a suite's members under the names its claims know them by: "experiment/method"."""
     return {f"{e}/{m}": arrays for e in suite.members if e in members for m, arrays in members[e].items()}
 

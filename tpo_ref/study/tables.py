@@ -37,7 +37,7 @@ class Column:
 
     def text(self, estimate: Estimate, unit: float = 1) -> str:
         """An estimate as the column shows it, times a unit unless it is a count."""
-        return counted(estimate) if self.count else text(estimate, unit)
+        return count_text(estimate) if self.count else text(estimate, unit)
 
 
 COLUMNS = {
@@ -85,7 +85,7 @@ def interval_estimate(values: NDArray[np.float64]) -> IntervalEstimate:
 def leaders(rows: Sequence[MethodRow]) -> list[str]:
     """The method with the smallest area, oracles aside, and those that this many seeds cannot tell from it."""
     first, *others = _competitors(rows)
-    return [first.label, *(row.label for row in others if _tied(row.behind))]
+    return [first.label, *(row.label for row in others if _is_tied(row.behind))]
 
 
 def smallest_final(rows: Sequence[MethodRow]) -> str:
@@ -113,7 +113,7 @@ def _competitors(rows: Sequence[MethodRow]) -> Sequence[MethodRow]:
     return [row for row in rows if not style(row.method).oracle] or rows
 
 
-def _tied(behind: Estimate) -> bool:
+def _is_tied(behind: Estimate) -> bool:
     return not math.isfinite(behind.error) or behind.value < TIE_ERRORS * behind.error
 
 
@@ -202,7 +202,7 @@ def text(estimate: Estimate, unit: float = 1) -> str:
     return f"{number(value)} ± {f'{error:,.0f}' if error >= WHOLE_ERROR_FROM else f'{error:.2g}'}"
 
 
-def counted(estimate: Estimate) -> str:
+def count_text(estimate: Estimate) -> str:
     """A share of the seeds as their number."""
     return f"{round(estimate.value * estimate.n)} of {estimate.n}"
 

@@ -33,7 +33,7 @@ from tpo_ref.study.cli.options import (
 )
 from tpo_ref.study.errors import Unavailable
 
-__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arranged", "run"]
+__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arrange", "run"]
 
 # Where launchers of several processes write which one this is.
 RANK, FIRST = "RANK", "0"
@@ -100,7 +100,7 @@ def demo_(out: Out = Path("runs"), as_json: Json = False) -> int:
 
 
 # What other packages, and the language models of this one, bring.
-ADDED = entries.commands()
+PACKAGE_COMMANDS = entries.commands()
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_,
     "run": run_,
@@ -109,7 +109,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare_,
     "verify": verify,
     "demo": demo_,
-    **ADDED,
+    **PACKAGE_COMMANDS,
 }
 
 
@@ -120,7 +120,7 @@ def run(arguments: list[str]) -> int:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,
                 prog="tpo",
-                args=arranged(arguments, ADDED),
+                args=arrange(arguments, PACKAGE_COMMANDS),
                 description="Target Policy Optimization: the paper's experiments, and language models trained with it.",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -142,13 +142,13 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def arranged(arguments: list[str], added: Collection[str]) -> list[str]:
-    """The arguments of an added command with every key=value last, since the parser wants them together.
+def arrange(arguments: list[str], names: Collection[str]) -> list[str]:
+    """The arguments of a package's command with every key=value last, since the parser wants them together.
 
-    >>> arranged(["train", "tiny", "prompts=2", "--resume", "seed=1"], {"train"})
+    >>> arrange(["train", "tiny", "prompts=2", "--resume", "seed=1"], {"train"})
     ['train', 'tiny', '--resume', 'prompts=2', 'seed=1']
     """
-    if not arguments or arguments[0] not in added:
+    if not arguments or arguments[0] not in names:
         return arguments
     pairs = [word for word in arguments if "=" in word and not word.startswith("-")]
     return [word for word in arguments if word not in pairs] + pairs

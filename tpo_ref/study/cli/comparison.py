@@ -10,7 +10,7 @@ from tpo_ref.study.cli.selection import units
 
 def compare(names: tuple[str, str], choices: Choices, as_json: bool) -> int:
     """Print the comparison of two runs."""
-    report = comparisons.between(names, choices, units)
+    report = comparisons.comparison(names, choices, units)
     if as_json:
         show.print_json(report)
     else:

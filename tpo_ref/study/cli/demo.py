@@ -60,12 +60,12 @@ def run(out: Path, as_json: bool) -> int:
     if as_json:
         show.print_json(finished)
     else:
-        show.print_table(closing([entry.report for entry in finished]))
+        show.print_table(closing_table([entry.report for entry in finished]))
         show.print_lines(entry.figure for entry in finished)
     return 0
 
 
-def closing(reports: Sequence[ExperimentReport]) -> list[list[str]]:
+def closing_table(reports: Sequence[ExperimentReport]) -> list[list[str]]:
     """Header and one row per finished experiment: who won, one number beside the published one, claims that hold."""
     head = [
         "experiment",

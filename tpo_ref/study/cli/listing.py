@@ -61,7 +61,7 @@ def entries() -> list[ExperimentEntry | SuiteEntry]:
 def experiment_table(whole: bool = False) -> list[list[str]]:
     """Header and a row per experiment; those that a suite's name announces only in the whole of it."""
     suites = registry.SUITES.values()
-    experiments = [e for e in registry.EXPERIMENTS.values() if whole or not any(_folded(e, s) for s in suites)]
+    experiments = [e for e in registry.EXPERIMENTS.values() if whole or not any(_is_folded(e, s) for s in suites)]
     head = ["id", "paper", "title", "smoke", "cpu", "paper scale", "needs"]
     return [head, *([e.id, e.paper, e.title, *(_cost(e, name) for name in SCALES), e.extra or ""] for e in experiments)]
 
@@ -72,7 +72,7 @@ def suite_table() -> list[list[str]]:
     return [["id", "paper", "title", "experiments"], *rows]
 
 
-def _folded(e: Experiment, s: Suite) -> bool:
+def _is_folded(e: Experiment, s: Suite) -> bool:
     return e.id in s.members and e.id.startswith(f"{s.id}-")
 
 

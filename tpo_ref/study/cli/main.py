@@ -13,7 +13,7 @@ from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
 SPINS = "4000"
 # GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT, LARGEST = 2**29, 2**25
+KEPT_BYTES, LARGEST_BYTES = 2**29, 2**25
 CLI_PACKAGES = ("tyro", "rich", "matplotlib")
 
 
@@ -50,8 +50,8 @@ def _keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    set_option(M_MMAP_THRESHOLD, LARGEST)
-    set_option(M_TRIM_THRESHOLD, KEPT)
+    set_option(M_MMAP_THRESHOLD, LARGEST_BYTES)
+    set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 if __name__ == "__main__":

@@ -73,15 +73,15 @@ def report(request: Request, units: StoredResults) -> ExperimentReport:
 def suite_report(suite: Suite, scale: str, units: MemberUnits) -> SuiteReport:
     """A suite's tables and judged claims, of those members that have results."""
     members = {name: arrays(own) for name, own in units.items()}
-    verdicts = claims.judge(suite, scale, suites.joined(suite, members))
+    verdicts = claims.judge(suite, scale, suites.suite_results(suite, members))
     return suites.report(suite, scale, members, verdicts)
 
 
-def not_judged(subject: Experiment | Suite, scale: str, units: MemberUnits) -> int:
+def count_unjudged(subject: Experiment | Suite, scale: str, units: MemberUnits) -> int:
     """How many claims of an experiment or suite are not judged since not all of their methods have results."""
     members = {name: arrays(own) for name, own in units.items()}
-    own = suites.joined(subject, members) if isinstance(subject, Suite) else members[subject.id]
-    return claims.not_judged(subject, scale, own)
+    own = suites.suite_results(subject, members) if isinstance(subject, Suite) else members[subject.id]
+    return claims.count_unjudged(subject, scale, own)
 
 
 def arrays(units: StoredResults) -> dict[str, Arrays]:

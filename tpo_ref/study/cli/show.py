@@ -27,10 +27,10 @@ def progress(name: str) -> Iterator[MethodProgress]:
     with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, bars.TaskID] = {}
 
-        def advance(method: str, done: int, total: int) -> None:
+        def advance(method: str, count: int, total: int) -> None:
             if method not in tasks:
                 tasks[method] = bar.add_task(f"{name} {method}", total=total)
-            bar.update(tasks[method], completed=done, total=total)
+            bar.update(tasks[method], completed=count, total=total)
 
         yield advance
 

@@ -9,7 +9,7 @@ from tpo_ref.study import claims, files, registry
 from tpo_ref.study.cli import display, pictures, show
 from tpo_ref.study.cli.exits import CLAIM_FAILED
 from tpo_ref.study.cli.options import Options
-from tpo_ref.study.cli.selection import MemberUnits, Selection, not_judged, report, select, suite_report, units
+from tpo_ref.study.cli.selection import MemberUnits, Selection, count_unjudged, report, select, suite_report, units
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.protocol import Experiment, Suite
 from tpo_ref.study.reports import ExperimentReport, SuiteReport
@@ -27,7 +27,7 @@ def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     results: dict[str, StoredResults] = {}
     reports: list[ExperimentReport | SuiteReport] = []
     for request in selection.requests:
-        own = _units(request, named=bool(ids))
+        own = _units(request, required=bool(ids))
         if own is not None:
             results[request.experiment.id] = own
             reports.append(_judge(request, own, options, folder))
@@ -36,18 +36,18 @@ def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     if options.as_json:
         show.print_json(reports)
     subjects: list[Experiment | Suite] = [r.experiment for r in selection.requests if r.experiment.id in results]
-    missing = sum(not_judged(subject, options.scale, results) for subject in [*subjects, *suites])
+    missing = sum(count_unjudged(subject, options.scale, results) for subject in [*subjects, *suites])
     words = [claim.verdict for entry in reports for claim in entry.claims]
     print(_counts(words, missing, options.scale), file=sys.stderr if options.as_json else sys.stdout)
     return CLAIM_FAILED if claims.FAILS in words else 0
 
 
-def _units(request: Request, named: bool) -> StoredResults | None:
-    """The results of an experiment; None, and a line that says so, for one that nobody named and that cannot run."""
+def _units(request: Request, required: bool) -> StoredResults | None:
+    """The results of an experiment; None, and a line that says so, for one that is not required and cannot run."""
     try:
         return units(request)
     except Unavailable as error:
-        if named:
+        if required:
             raise
         print(f"{request.experiment.id} left out: {error}", file=sys.stderr)
         return None

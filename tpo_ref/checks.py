@@ -142,16 +142,16 @@ def whole(name: str, x: int, least: int) -> int:
     return int(x)
 
 
-def unknown(name: str, given: object, options: Iterable[str]) -> ValueError:
+def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
     """The error for a name that is none of the options: it says what was given, and lists them, the closest first.
 
     >>> str(unknown("method", "tpp", ("tpo", "dg")))
     "method: got 'tpp', did you mean 'tpo'? All of them: tpo, dg"
     """
-    known = list(options)
-    close = difflib.get_close_matches(str(given), known, n=CLOSEST, cutoff=CLOSE)
+    names = list(options)
+    close = difflib.get_close_matches(str(x), names, n=CLOSEST, cutoff=CLOSE)
     meant = f"did you mean {' or '.join(map(repr, close))}? All of them:" if close else "expected one of"
-    return ValueError(f"{name}: got {given!r}, {meant} {', '.join(known)}")
+    return ValueError(f"{name}: got {x!r}, {meant} {', '.join(names)}")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

@@ -134,20 +134,20 @@ def anchor_health(logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: Arr
     # From one base, so that a constant u leaves the target equal to the anchor bit for bit.
     log_p, log_q = simplex.log_softmax(base, keep), simplex.log_softmax(base + tilt, keep)
     p, q = np.exp(log_p), np.exp(log_q)
-    known, dominance, tv = keep.any(-1), _dominance(x, u, eta), simplex.tv(q, p)
+    present, dominance, tv = keep.any(-1), _dominance(x, u, eta), simplex.tv(q, p)
     figures = AnchorHealth(
         entropy=_entropy_share(p, keep),
         ess_old=simplex.effective_sample_size(p),
         ess_target=simplex.effective_sample_size(q),
         dominance=dominance,
         dominated=_yes(dominance > DOMINANCE_ALARM, dominance >= 0),
-        mode_moved=_yes(~_shares_a_mode(p, q), known),
+        mode_moved=_yes(~_shares_a_mode(p, q), present),
         tv=tv,
-        unmoved=_yes(tv < UNMOVED_TV, known),
+        unmoved=_yes(tv < UNMOVED_TV, present),
         kl=_kl(log_q, log_p),
         kl_ceiling=_ceiling(log_p, u),
     )
-    return AnchorHealth(*(np.where(known, figure, np.nan) for figure in figures))
+    return AnchorHealth(*(np.where(present, figure, np.nan) for figure in figures))
 
 
 def group_mean(values: ArrayLike, keep_axes: int = 0) -> Floats:
@@ -166,8 +166,8 @@ def group_mean(values: ArrayLike, keep_axes: int = 0) -> Floats:
     if checks.whole("keep_axes", keep_axes, 0) > a.ndim:
         raise ValueError(f"keep_axes: got {keep_axes}, expected at most {a.ndim}, the axes of values")
     flat = a.reshape(*a.shape[:keep_axes], -1)
-    known = ~np.isnan(flat)
-    return _ratio(np.where(known, flat, 0.0).sum(-1), known.sum(-1))
+    present = ~np.isnan(flat)
+    return _ratio(np.where(present, flat, 0.0).sum(-1), present.sum(-1))
 
 
 def summarise(
@@ -228,8 +228,8 @@ def correlation(x: ArrayLike, y: ArrayLike, mask: ArrayLike | None = None) -> Fl
     """
     raw = checks.array("x", x)
     keep = checks.mask_for(mask, raw.shape)
-    for name, given in (("x", x), ("y", y)):
-        checks.finite(name, given, keep, raw.shape)
+    for name, values in (("x", x), ("y", y)):
+        checks.finite(name, values, keep, raw.shape)
     ux, uy = standardize(raw, keep), standardize(y, keep)
     both = (ux != 0).any(-1) & (uy != 0).any(-1)
     return np.clip(_ratio((ux * uy).sum(-1), np.where(both, keep.sum(-1), 0)), -1.0, 1.0)
@@ -346,8 +346,8 @@ def _top(x: Floats) -> Floats:
     return np.where(np.isfinite(top), top, 0.0)
 
 
-def _yes(condition: ArrayLike, known: ArrayLike) -> Floats:
-    return np.where(known, np.asarray(condition, dtype=np.float64), np.nan)
+def _yes(condition: ArrayLike, present: ArrayLike) -> Floats:
+    return np.where(present, np.asarray(condition, dtype=np.float64), np.nan)
 
 
 def _ratio(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -131,8 +131,8 @@ def test_groups_without_a_verdict_move_only_the_unanchored() -> None:
 
 
 def test_the_normalised_step_survives_a_zero_gradient() -> None:
-    assert (readable._normalised(np.zeros((2, 3)), 0.1) == 0).all()
-    assert np.linalg.norm(readable._normalised(np.full((1, 3), 1e-9), 0.1)) == pytest.approx(0.1)
+    assert (readable._normal_step(np.zeros((2, 3)), 0.1) == 0).all()
+    assert np.linalg.norm(readable._normal_step(np.full((1, 3), 1e-9), 0.1)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("run", "settings"), RUNS)

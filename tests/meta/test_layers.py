@@ -84,6 +84,7 @@ TABLE: dict[str, set[str]] = {
 OWN: dict[str, set[str]] = {
     "tpo_ref/study/figures.py": {"matplotlib"},
     "tpo_ref/study/cli/commands.py": {"tyro"},
+    "tpo_ref/study/cli/options.py": {"tyro"},
     "tpo_ref/study/cli/show.py": {"rich"},
     "tpo_torch/llm/program/commands.py": {"tyro", "tpo_ref.study.cli"},
     "tpo_torch/llm/program/figures.py": {"matplotlib"},

@@ -123,7 +123,7 @@ def test_the_ratio_form_is_judged_to_both_sides(difference: float, word: str) ->
 def test_temperature_and_epochs_are_ordered_across_experiments() -> None:
     slow, fast = {"error": np.full((3, 5), 0.5)}, {"error": np.full((3, 5), 0.25)}
     found = {"fig17-e1": {"dg": fast}, "fig17-e4": {"dg": slow}}
-    (verdict,) = claims.judge(SUITES["fig17"], "paper", suites.joined(SUITES["fig17"], found))
+    (verdict,) = claims.judge(SUITES["fig17"], "paper", suites.suite_results(SUITES["fig17"], found))
     assert verdict.word == claims.HOLDS
     assert verdict.ours.value == 0.25
     pairs = [claim.methods for claim in SUITES["table5"].claims()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,34 @@ def test_interruption_keeps_what_is_finished(
     code, _, err = call(capsys, "run", "toy", "--scale", "smoke")
     assert code == commands.INTERRUPTED
     assert "finished units are kept" in err
+
+
+def test_of_several_interrupted_processes_the_first_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(toy, "decay", interrupted)
+    for rank, says in (("0", "tpo: interrupted"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        code, _, err = call(capsys, "run", "toy", "--scale", "smoke", "--out", rank)
+        assert code == commands.INTERRUPTED
+        assert err.startswith(says)
+        assert bool(err) == bool(says)
+
+
+@pytest.mark.parametrize("argument", ["--help", "list"])
+def test_help_and_lists_do_not_wait_for_what_draws_or_computes(argument: str) -> None:
+    heavy = ("scipy.stats", "matplotlib", "numba", "torch")
+    program = (
+        "import sys; from tpo_ref.study.cli.main import main\n"
+        f"try: main([{argument!r}])\n"
+        f"finally: print(*(name for name in {heavy} if name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "tpo" in done.stdout
+    assert done.stderr.strip() == ""
 
 
 def tpo_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -98,7 +98,7 @@ def stopped(curves: np.ndarray, stop: int) -> np.ndarray:
 @given(seed=st.integers(0, 1000), n=st.integers(1, 6), length=st.integers(1, 120), dtype=st.sampled_from("fd"))
 def test_curves_without_a_stop_are_left_as_they_are(seed: int, n: int, length: int, dtype: str) -> None:
     curves = np.random.default_rng(seed).uniform(size=(n, length)).astype(dtype)
-    assert estimates.carried(curves) is curves
+    assert estimates.to_budget(curves) is curves
     np.testing.assert_array_equal(estimates.auc(curves), curves.mean(-1))
     np.testing.assert_array_equal(estimates.final(curves), curves[:, -1])
 
@@ -109,10 +109,10 @@ def test_a_stopped_run_is_read_up_to_its_stop_and_carried_on(seed: int, n: int, 
     ended, ran = stopped(curves, stop), curves[:, :stop]
     for read in (estimates.final, estimates.last, estimates.solved):
         np.testing.assert_array_equal(read(ended), read(ran))
-    np.testing.assert_array_equal(estimates.carried(ended)[:, :stop], ran)
+    np.testing.assert_array_equal(estimates.to_budget(ended)[:, :stop], ran)
     # Fewer than 50 episodes before the stop: the mean of those there are.
     tail = ran[:, -50:].mean(-1)
-    np.testing.assert_allclose(estimates.carried(ended)[:, stop:], np.repeat(tail[:, None], rest, 1), rtol=1e-12)
+    np.testing.assert_allclose(estimates.to_budget(ended)[:, stop:], np.repeat(tail[:, None], rest, 1), rtol=1e-12)
     np.testing.assert_allclose(estimates.auc(ended), (ran.sum(-1) + rest * tail) / (stop + rest), rtol=1e-12)
 
 
@@ -153,7 +153,7 @@ def test_last_is_the_mean_of_a_hundred() -> None:
     assert estimates.last(curve, count=1000).tolist() == [149.5]
 
 
-@pytest.mark.parametrize("read", [estimates.auc, estimates.carried, estimates.last, estimates.final])
+@pytest.mark.parametrize("read", [estimates.auc, estimates.to_budget, estimates.last, estimates.final])
 def test_curves_without_a_number_are_refused(read: Any) -> None:
     with pytest.raises(ValueError, match=r"curves: got shape \(2, 3\) without a number"):
         read(np.full((2, 3), np.nan))

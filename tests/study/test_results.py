@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -27,9 +28,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     found = results.load(tmp_path, KEY)
     assert found is not None
     np.testing.assert_array_equal(found.arrays["error"], ARRAYS["error"])
-    assert found.record["settings"] == {"class": "ToySettings", "steps": toy.STEPS}
-    assert found.record["seeds"] == [0, 1]
-    assert set(found.record["versions"]) >= {"python", "numpy", "scipy", "numba"}
+    assert found.record.key.settings == {"class": "ToySettings", "steps": toy.STEPS}
+    assert found.record.key.seeds == (0, 1)
+    assert set(found.record.provenance.versions) >= {"python", "numpy", "scipy", "numba"}
 
 
 def test_other_settings_or_seeds_are_another_result(tmp_path: Path) -> None:
@@ -76,11 +77,11 @@ def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_results_of_other_code_are_known_as_such(tmp_path: Path) -> None:
-    record = results.save(tmp_path, KEY, ARRAYS, 0).record
+    origin = results.save(tmp_path, KEY, ARRAYS, 0).record.provenance
     now = results.provenance()
-    assert not results.made_by_other_code(record, now)
-    assert results.made_by_other_code({**record, "commit": "0" * 40}, now)
-    assert results.made_by_other_code({**record, "versions": {}}, now)
+    assert not results.made_by_other_code(origin, now)
+    assert results.made_by_other_code(dataclasses.replace(origin, commit="0" * 40), now)
+    assert results.made_by_other_code(dataclasses.replace(origin, versions={}), now)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
@@ -161,8 +162,6 @@ def test_an_alias_and_a_repeat_are_one_method(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
-    import dataclasses
-
     needy = dataclasses.replace(toy.TOY, extra="no_such_package")
     with pytest.raises(MissingExtra, match=r"pip install 'target-policy-optimization\[no_such_package\]'"):
         ensure(Request(needy, "smoke", out=tmp_path))

@@ -216,8 +216,8 @@ def chain_to_logits(g: ArrayLike, actions: NDArray[np.integer], pi: ArrayLike) -
     if pi.shape[:-1] != g.shape[:-1]:
         raise ValueError(f"pi: got shape {pi.shape}, expected {g.shape[:-1]} and the arms last; broadcast it first")
     rows = np.arange(pi[..., 0].size).reshape(*pi.shape[:-1], 1)
-    received = np.bincount((rows * arms + a).ravel(), weights=g.ravel(), minlength=pi.size).reshape(pi.shape)
-    return np.asarray(received - pi * g.sum(-1, keepdims=True))
+    sums = np.bincount((rows * arms + a).ravel(), weights=g.ravel(), minlength=pi.size).reshape(pi.shape)
+    return np.asarray(sums - pi * g.sum(-1, keepdims=True))
 
 
 def check_run(method: str, settings: Settings, kind: type, seeds: Sequence[int]) -> None:

@@ -82,19 +82,19 @@ def _plateau_claims() -> tuple[Claim, ...]:
 def _plateau_claim(horizon: int, scale: str, published: float | None) -> Claim:
     from tpo_ref.closed_form import no_anchor_root
 
-    expected = no_anchor_root(horizon)
+    root = no_anchor_root(horizon)
     return per_seed(
-        text=f"tpo_no_anchor: plateau at H = {horizon}, closed form {expected:.4f}",
+        text=f"tpo_no_anchor: plateau at H = {horizon}, closed form {root:.4f}",
         methods=("tpo_no_anchor",),
         value=lambda r: r["tpo_no_anchor"]["error"][:, -int(Needle().steps * PLATEAU_SHARE) :].mean(-1),
-        accept={scale: around(expected, absolute=PLATEAU_TOLERANCE)},
+        accept={scale: around(root, absolute=PLATEAU_TOLERANCE)},
         source="Fig. 8" if published else "closed form",
         published=published,
-        mark=("error", math.nan, published or expected),
+        mark=("error", math.nan, published or root),
     )
 
 
-def _compiled(name: str) -> Runner:
+def _runner(name: str) -> Runner:
     """A compiled run as an experiment calls it. Numba is loaded when it runs: listing needs none."""
 
     def run(method: str, settings: Any, seeds: Sequence[int], context: Context) -> Arrays:
@@ -111,7 +111,7 @@ EXPERIMENTS = (
         id="tabular-single",
         title="Tabular bandit, one context",
         paper=FIG2,
-        run=_compiled("single_context"),
+        run=_runner("single_context"),
         methods=("tpo", "grpo", "dg", "pg"),
         scales={
             "smoke": Scale(SingleContext(), 4, "2 s"),
@@ -126,7 +126,7 @@ EXPERIMENTS = (
         id="tabular-multi",
         title="Tabular bandit, 100 contexts",
         paper=FIG3,
-        run=_compiled("many_contexts"),
+        run=_runner("many_contexts"),
         methods=("ce", "tpo", "grpo", "dg", "pg"),
         scales={
             "smoke": Scale(ManyContexts(), 2, "2 s"),
@@ -141,7 +141,7 @@ EXPERIMENTS = (
         id="bandit-sampled",
         title="Tabular bandit, groups of sampled candidates",
         paper="ours, after Alg. 1",
-        run=_compiled("sampled_candidates"),
+        run=_runner("sampled_candidates"),
         methods=("tpo_sampled", "tpo_ratio", "tpo_no_anchor", "grpo"),
         scales={
             "smoke": Scale(SampledCandidates(), 4, "2 s"),
@@ -155,7 +155,7 @@ EXPERIMENTS = (
         id="needle",
         title="Needle bandit: one correct answer among 2^H",
         paper="Fig. 8, closed form",
-        run=_compiled("needle"),
+        run=_runner("needle"),
         methods=("tpo_sampled", "tpo_ratio", "tpo_no_anchor", "grpo"),
         scales={
             "smoke": Scale(Needle(steps=400), 2, "2 s"),

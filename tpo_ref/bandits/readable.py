@@ -18,7 +18,7 @@ from tpo_ref.standardize import standardize
 from tpo_ref.tpo import tpo_grad, tpo_ratio_grad, tpo_target, tpo_weights
 from tpo_ref.variants import tpo_no_anchor_grad
 
-Run = dict[str, Floats]
+Curves = dict[str, Floats]
 
 # GRPO's guards: inside the root over the batch (single context), beside 1 − p (many contexts).
 GRPO_FLOOR = 1e-8
@@ -26,7 +26,7 @@ GRPO_FLOOR = 1e-8
 STEP_FLOOR = 1e-30
 
 
-def single_context(method: str, settings: SingleContext, seeds: Sequence[int]) -> Run:
+def single_context(method: str, settings: SingleContext, seeds: Sequence[int]) -> Curves:
     """One context, B sampled actions a step, a normalised step along the method's estimate.
 
     Paper: Fig. 2
@@ -52,11 +52,11 @@ def single_context(method: str, settings: SingleContext, seeds: Sequence[int]) -
         g = _single_direction(method, logits, actions, settings)
         errors.append(1 - pi[:, CORRECT])
         misalignments.append(cosine_misalignment(g, _oracle(pi)))
-        logits = logits + _normalised(g, settings.alpha)
+        logits = logits + _normal_step(g, settings.alpha)
     return {"error": np.stack(errors, -1), "misalignment": np.stack(misalignments, -1)}
 
 
-def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int]) -> Run:
+def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int]) -> Curves:
     """Many contexts, exact directions, one step length shared by all of them.
 
     Paper: Fig. 3
@@ -80,12 +80,12 @@ def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int]) -> 
         g = _exact_direction(method, logits, settings).reshape(flat)
         oracle = (_correct(logits.shape) - simplex.softmax(logits)).reshape(flat)
         misalignments.append(cosine_misalignment(g, oracle))
-        logits = logits + _normalised(g, settings.alpha).reshape(logits.shape)
+        logits = logits + _normal_step(g, settings.alpha).reshape(logits.shape)
         errors.append(1 - simplex.softmax(logits)[..., CORRECT].mean(-1))
     return {"error": np.stack(errors, -1), "misalignment": np.stack(misalignments, -1)}
 
 
-def sampled_candidates(method: str, settings: SampledCandidates, seeds: Sequence[int]) -> Run:
+def sampled_candidates(method: str, settings: SampledCandidates, seeds: Sequence[int]) -> Curves:
     """Groups of K candidates drawn from the policy, duplicates kept, a normalised step along the mean over groups.
 
     Paper: Alg. 1
@@ -100,10 +100,10 @@ def sampled_candidates(method: str, settings: SampledCandidates, seeds: Sequence
     (1, 3)
     """
     environments.check_run(method, settings, SampledCandidates, seeds)
-    return _grouped(method, settings, seeds, lambda g: _normalised(g, settings.alpha))
+    return _group_run(method, settings, seeds, lambda g: _normal_step(g, settings.alpha))
 
 
-def needle(method: str, settings: Needle, seeds: Sequence[int]) -> Run:
+def needle(method: str, settings: Needle, seeds: Sequence[int]) -> Curves:
     """The same groups among V^H symmetric answers with one correct, by plain gradient descent.
 
     Paper: Fig. 8
@@ -118,12 +118,12 @@ def needle(method: str, settings: Needle, seeds: Sequence[int]) -> Run:
     (1, 3)
     """
     environments.check_run(method, settings, Needle, seeds)
-    return _grouped(method, settings, seeds, lambda g: settings.step_size * g)
+    return _group_run(method, settings, seeds, lambda g: settings.step_size * g)
 
 
-def _grouped(
+def _group_run(
     method: str, settings: SampledCandidates | Needle, seeds: Sequence[int], step: Callable[[Floats], Floats]
-) -> Run:
+) -> Curves:
     streams = [environments.stream(seed) for seed in seeds]
     logits = np.zeros((len(seeds), settings.arms))
     errors, misalignments = [], []
@@ -193,7 +193,7 @@ def _group_direction(method: str, logits: Floats, actions: Actions, eta: float) 
     return np.asarray(-each.mean(-2))
 
 
-def _normalised(g: Floats, alpha: float) -> Floats:
+def _normal_step(g: Floats, alpha: float) -> Floats:
     return np.asarray(alpha * g / np.sqrt((g * g).sum(-1, keepdims=True) + STEP_FLOOR))
 
 

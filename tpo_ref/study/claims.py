@@ -42,18 +42,18 @@ class Verdict:
         return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
 
 
-def judge(of: Experiment | Suite, scale: str, results: Results) -> list[Verdict]:
+def judge(subject: Experiment | Suite, scale: str, results: Results) -> list[Verdict]:
     """Every claim of an experiment or suite that this scale judges and whose methods are all in the results."""
     return [
         Verdict(claim, *claim.accept[scale], claim.statistic(results))
-        for claim in of.claims()
+        for claim in subject.claims()
         if scale in claim.accept and all(m in results for m in claim.methods)
     ]
 
 
-def not_judged(of: Experiment | Suite, scale: str, results: Results) -> int:
+def count_unjudged(subject: Experiment | Suite, scale: str, results: Results) -> int:
     """How many claims this scale would judge, were all of their methods in the results."""
-    return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in of.claims())
+    return sum(scale in claim.accept and not set(claim.methods) <= set(results) for claim in subject.claims())
 
 
 def around(published: float, relative: float = 0.0, absolute: float = 0.0, digit: float = 0.0) -> tuple[float, float]:
@@ -83,7 +83,7 @@ def at_step(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: estimates.mean(estimates.carried(r[method][array])[:, step]),
+        statistic=lambda r: estimates.mean(estimates.to_budget(r[method][array])[:, step]),
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),
@@ -151,7 +151,7 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
     """The paper's mean curve never gets below a level: nor does the lowest point of ours."""
 
     def lowest(r: Results) -> Estimate:
-        curve = estimates.carried(r[method][array]).mean(0)
+        curve = estimates.to_budget(r[method][array]).mean(0)
         # The lowest of many means has no standard error to speak of.
         return Estimate(float(curve.min()), math.nan, len(r[method][array]))
 
@@ -159,20 +159,20 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
     return Claim(text, source, (method,), lowest, dict.fromkeys(scales, (level, math.inf)))
 
 
-def share(method: str, array: str, count: int, of: int, source: str) -> Claim:
+def share(method: str, array: str, count: int, total: int, source: str) -> Claim:
     """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
     from scipy import stats
 
-    chance = stats.binomtest(count, of).proportion_ci(estimates.LEVEL)
+    chance = stats.binomtest(count, total).proportion_ci(estimates.LEVEL)
 
     def value(r: Results) -> Estimate:
         solved = estimates.solved(r[method][array])
         # With the published seeds pooled in: where all of ours are solved, or none, their own spread is zero.
-        pooled = (solved.sum() + count) / (len(solved) + of)
+        pooled = (solved.sum() + count) / (len(solved) + total)
         return Estimate(float(solved.mean()), math.sqrt(pooled * (1 - pooled) / len(solved)), len(solved))
 
     accept = {"paper": (float(chance.low), float(chance.high))}
-    return Claim(f"{method}: share of solved seeds", source, (method,), value, accept, count / of)
+    return Claim(f"{method}: share of solved seeds", source, (method,), value, accept, count / total)
 
 
 def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, ...]) -> Claim:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 # Takes how many units of work are done, and how many there are.
 Progress = Callable[[int, int], None]
+# The same of one method: takes its name first.
+MethodProgress = Callable[[str, int, int], None]
 
 CPU = "cpu"
 
 
-def silent(done: int, total: int) -> None:
+def silent(count: int, total: int) -> None:
     """Progress that nobody sees."""
 
 

@@ -64,34 +64,34 @@ def median(values: NDArray[Any]) -> Estimate:
         return Estimate(float(values[0]), math.nan, 1)
     from scipy import stats
 
-    found = stats.bootstrap(
+    bootstrap = stats.bootstrap(
         (values,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(BOOTSTRAP_SEED)
     )
-    return Estimate(float(np.median(values)), float(found.standard_error), n)
+    return Estimate(float(np.median(values)), float(bootstrap.standard_error), n)
 
 
-def carried(curves: NDArray[Any]) -> NDArray[Any]:
+def to_budget(curves: NDArray[Any]) -> NDArray[Any]:
     """Curves (S, E) of a run that was allowed to stop early, carried on to its budget of E episodes (deviation D54).
 
     A stop is NaN in every seed from some episode to the end: there each seed gets the mean of its own last 50
     episodes. If the mean over seeds would have stayed below 1 %, a mean over all E episodes and seeds is off by less
     than 0.01 for it. A NaN anywhere else is a failure, and stays.
 
-    >>> carried(np.array([[0.9, 0.1, np.nan, np.nan]]))
+    >>> to_budget(np.array([[0.9, 0.1, np.nan, np.nan]]))
     array([[0.9, 0.1, 0.5, 0.5]])
     """
     whole = np.asarray(curves)
-    held = _held(whole)
-    missing = whole.shape[-1] - held.shape[-1]
+    episodes = _before_stop(whole)
+    missing = whole.shape[-1] - episodes.shape[-1]
     if not missing:
         return whole
-    tail = np.repeat(last(held, STOP_COUNT)[..., None], missing, axis=-1)
-    return np.concatenate([held, tail], axis=-1)
+    tail = np.repeat(last(episodes, STOP_COUNT)[..., None], missing, axis=-1)
+    return np.concatenate([episodes, tail], axis=-1)
 
 
 def auc(curves: NDArray[Any]) -> NDArray[np.float64]:
     """Area under each seed's curve over its own steps: the mean of the carried curve, (S, T) to (S,)."""
-    return np.asarray(carried(curves).mean(-1), dtype=np.float64)
+    return np.asarray(to_budget(curves).mean(-1), dtype=np.float64)
 
 
 def last(curves: NDArray[Any], count: int = LAST) -> NDArray[np.float64]:
@@ -101,7 +101,7 @@ def last(curves: NDArray[Any], count: int = LAST) -> NDArray[np.float64]:
     array([0.3])
     """
     checks.whole("count", count, 1)
-    return np.asarray(_held(curves)[..., -count:].mean(-1, dtype=np.float64))
+    return np.asarray(_before_stop(curves)[..., -count:].mean(-1, dtype=np.float64))
 
 
 def final(curves: NDArray[Any]) -> NDArray[np.float64]:
@@ -110,7 +110,7 @@ def final(curves: NDArray[Any]) -> NDArray[np.float64]:
     >>> final(np.array([[0.9, 0.5, np.nan]]))
     array([0.5])
     """
-    return np.asarray(_held(curves)[..., -1], dtype=np.float64)
+    return np.asarray(_before_stop(curves)[..., -1], dtype=np.float64)
 
 
 def solved(curves: NDArray[Any], level: float = SOLVED_LEVEL, count: int = SOLVED_COUNT) -> NDArray[np.bool_]:
@@ -134,7 +134,7 @@ def first_below(
     """
     at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
     end = at[-1]
-    curves = _held(curves)
+    curves = _before_stop(curves)
     at = at[: curves.shape[-1]]
     value = float(_crossing(centre(curves, axis=0)[None], level, at)[0])
     n = len(curves)
@@ -143,7 +143,7 @@ def first_below(
     from scipy import stats
 
     # The same resampled seeds for every step, so that a row of the distribution is one resampled curve.
-    drawn = stats.bootstrap(
+    resampled = stats.bootstrap(
         (curves,),
         centre,
         axis=0,
@@ -151,7 +151,7 @@ def first_below(
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     ).bootstrap_distribution
-    crossings = _crossing(np.moveaxis(drawn, -1, 0), level, at)
+    crossings = _crossing(np.moveaxis(resampled, -1, 0), level, at)
     # A resampled curve that never crosses counts as the last step, or the error would shrink where it should grow.
     return Estimate(value, float(np.where(np.isnan(crossings), end, crossings).std(ddof=1)), n)
 
@@ -197,7 +197,7 @@ def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., Any],
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            found = stats.bootstrap(
+            bounds = stats.bootstrap(
                 samples,
                 statistic,
                 n_resamples=INTERVAL_RESAMPLES,
@@ -205,13 +205,13 @@ def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., Any],
                 method=method,
                 rng=np.random.default_rng(BOOTSTRAP_SEED),
             ).confidence_interval
-        low, high = float(found.low), float(found.high)
+        low, high = float(bounds.low), float(bounds.high)
         if math.isfinite(low) and math.isfinite(high):
             break
     return low, high
 
 
-def _held(curves: NDArray[Any]) -> NDArray[Any]:
+def _before_stop(curves: NDArray[Any]) -> NDArray[Any]:
     """The episodes before a stop; ValueError when there are none."""
     whole = np.asarray(curves)
     empty = np.isnan(whole).all(tuple(range(whole.ndim - 1)))

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ZIP_MAGIC = b"PK"
+# Marks a field, a mapping or a dataclass, whose entries json has beside the other fields, in no object of their own.
+INLINE = {"inline": True}
 # What a json file can say.
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -71,12 +73,21 @@ def plain(value: object) -> Json:
     if isinstance(value, Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        content: dict[str, Json] = {}
+        for field in dataclasses.fields(value):
+            part = plain(getattr(value, field.name))
+            content |= part if isinstance(part, dict) and is_inline(field) else {field.name: part}
+        return content
     if isinstance(value, Mapping):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, Iterable):
         return [plain(part) for part in value]
     raise TypeError(f"json: got {type(value).__name__}, expected numbers, text, lists, objects or dataclasses of them")
+
+
+def is_inline(field: dataclasses.Field[object]) -> bool:
+    """Whether json has the entries of a field beside the other fields."""
+    return bool(field.metadata.get("inline"))
 
 
 def json_text(value: object) -> str:

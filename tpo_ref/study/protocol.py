@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -15,23 +15,34 @@ from tpo_ref.study.context import Context
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.styles import Style
 
+
+class Settings(Protocol):
+    """Any dataclass: what an experiment can be told."""
+
+    # As typeshed has it for `dataclasses.asdict`, which takes such a value.
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+S = TypeVar("S", bound=Settings, covariant=True)
+
 SCALES = ("smoke", "cpu", "paper")
 
 Arrays = Mapping[str, NDArray[Any]]
 Results = Mapping[str, Arrays]
-# Method, settings, seeds and context to the arrays of a result.
+# Method, settings, seeds and context to the arrays of a result. Each run takes settings of its own class alone, which
+# no single type can say of them all.
 Runner = Callable[[str, Any, Sequence[int], Context], Arrays]
 Claims = Callable[[], tuple["Claim", ...]]
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Generic[S]):
     """Settings, number of seeds and cost of one scale; the cost is wall time on two cores, start-up included.
 
     `methods` are those it runs unless others are named, None for all.
     """
 
-    settings: Any
+    settings: S
     seeds: int
     cost: str
     methods: tuple[str, ...] | None = None
@@ -89,7 +100,7 @@ class Experiment:
     paper: str
     run: Runner
     methods: tuple[str, ...]
-    scales: Mapping[str, Scale]
+    scales: Mapping[str, Scale[Settings]]
     panels: tuple[Panel, ...]
     score: str | None
     claims: Claims = tuple
@@ -163,8 +174,8 @@ class Case(Protocol):
     def cells(self) -> list[str]:
         """The case as a row of text."""
 
-    def plain(self) -> dict[str, Any]:
-        """The case as plain json."""
+    def plain(self) -> object:
+        """The case as numbers, text, lists and objects of them."""
 
 
 @dataclass(frozen=True)
@@ -199,17 +210,17 @@ class Catalogue:
     styles: Mapping[str, Style] = field(default_factory=dict)
 
 
-def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None, scale: str | None = None) -> tuple[str, ...]:
+def resolve_methods(experiment: Experiment, names: tuple[str, ...] | None, scale: str | None = None) -> tuple[str, ...]:
     """The methods to run, aliases resolved, each once; ValueError names the nearest for an unknown one.
 
-    Args: given, None for those of the scale, or all without one.
+    Args: names, None for those of the scale, or all without one.
     """
-    if given is None:
+    if names is None:
         return (experiment.scales[scale].methods if scale else None) or experiment.methods
-    if not given:
+    if not names:
         raise ValueError(f"methods: got none, expected some of {', '.join(experiment.methods)}, or leave them out")
-    named = [experiment.aliases.get(m, m) for m in given]
-    for original, method in zip(given, named, strict=True):
+    methods = [experiment.aliases.get(name, name) for name in names]
+    for name, method in zip(names, methods, strict=True):
         if method not in experiment.methods:
-            raise unknown(f"method of {experiment.id}", original, experiment.methods + tuple(experiment.aliases))
-    return tuple(dict.fromkeys(named))
+            raise unknown(f"method of {experiment.id}", name, experiment.methods + tuple(experiment.aliases))
+    return tuple(dict.fromkeys(methods))

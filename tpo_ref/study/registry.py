@@ -6,57 +6,23 @@ one that cannot be loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from typing import TypeVar
 
 from tpo_ref.checks import unknown
 from tpo_ref.study import styles
+from tpo_ref.study.entries import EXPERIMENTS_GROUP, REMEDY, load, points
 from tpo_ref.study.protocol import Catalogue, Check, Experiment, FolderKind, Suite
 
-EXPERIMENTS_GROUP, COMMANDS_GROUP = "tpo.experiments", "tpo.commands"
-# What a package that brings experiments or commands writes into its pyproject.toml.
+T = TypeVar("T")
+
+# What a package that brings experiments writes into its pyproject.toml.
 WRITE_EXPERIMENTS = f'[project.entry-points."{EXPERIMENTS_GROUP}"] name = "module:CATALOGUE"'
-REMEDY = "uninstall or rename one of them"
-
-
-def commands(own: Collection[str] = ()) -> dict[str, Callable[..., int]]:
-    """The commands that packages add to `tpo`, by name.
-
-    Args: own, the names that `tpo` has itself.
-    Raises: ImportError naming the package whose command cannot be loaded; ValueError for a name that is taken.
-    """
-    points = _points(COMMANDS_GROUP)
-    names = [*own, *(point.name for point in points)]
-    for point in points:
-        if names.count(point.name) > 1:
-            raise ValueError(
-                f"{point.group}: {point.name} = {point.value}: there is another command of that name; {REMEDY}"
-            )
-    return {point.name: _loaded(point) for point in points}
-
-
-def _points(group: str) -> list[EntryPoint]:
-    """Entry points of a group: the packages of this distribution first, then others by name."""
-    own = __name__.partition(".")[0]
-    points = entry_points(group=group)
-    first = {p.dist.name for p in points if p.dist is not None and p.module.partition(".")[0] == own}
-    unique = {(p.name, p.value): p for p in points}.values()
-    return sorted(unique, key=lambda p: p.dist is None or p.dist.name not in first)
-
-
-def _loaded(point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        package = "an unknown package" if point.dist is None else point.dist.name
-        raise ImportError(
-            f"{point.group}: {point.name} = {point.value} of {package} cannot be loaded ({error}); mend or uninstall it"
-        ) from error
 
 
 def _catalogue(point: EntryPoint) -> Catalogue:
-    content = _loaded(point)
+    content = load(point)
     if not isinstance(content, Catalogue):
         raise ValueError(
             f"{point.group}: {point.name} = {point.value} is {type(content).__name__}, expected a "
@@ -65,17 +31,17 @@ def _catalogue(point: EntryPoint) -> Catalogue:
     return content
 
 
-def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _by_name(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     """The things under their names; ValueError for a name that two packages use."""
-    named: dict[str, Any] = {}
+    things: dict[str, T] = {}
     for name, thing in pairs:
-        if name in named:
+        if name in things:
             raise ValueError(f"{EXPERIMENTS_GROUP}: two packages bring {name!r}; {REMEDY}")
-        named[name] = thing
-    return named
+        things[name] = thing
+    return things
 
 
-_CATALOGUES = [_catalogue(point) for point in _points(EXPERIMENTS_GROUP)]
+_CATALOGUES = [_catalogue(point) for point in points(EXPERIMENTS_GROUP)]
 
 for _content in _CATALOGUES:
     styles.add(_content.styles)

@@ -10,25 +10,37 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 import tpo_ref
-from tpo_ref.study import files
+from tpo_ref.study import files, reading
+from tpo_ref.study.protocol import Settings
 
 # Raised whenever the meaning of a stored array changes: older files are then refused instead of misread.
 FORMAT = 1
 DIGEST_LENGTH = 10
 GIT_SECONDS = 10
-# How a unit was made, as every record says and every report repeats.
-RECORDED = ("commit", "versions", "machine", "device", "seconds", "resumed")
-# What a key is made of.
-KEYED = ("experiment", "method", "settings", "seeds", "device")
+# What an incomplete record is said to lack: how the unit was made, and what it is the result of.
+ORIGIN_FIELDS = ("commit", "versions", "machine", "device", "seconds", "resumed")
+KEY_FIELDS = ("experiment", "method", "settings", "seeds", "device")
 # What every run computes with; an experiment names the others.
 BASE = ("numpy", "scipy", "numba")
+
+
+@dataclass(frozen=True)
+class PlainKey:
+    """A key as json says it."""
+
+    experiment: str
+    method: str
+    # The fields of the settings, after the name of their class.
+    settings: Mapping[str, object]
+    seeds: tuple[int, ...]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -37,24 +49,53 @@ class Key:
 
     experiment: str
     method: str
-    settings: Any
+    settings: Settings
     seeds: tuple[int, ...]
     device: str = "cpu"
 
-    def described(self) -> dict[str, Any]:
-        """The key as plain json."""
-        return {
-            "experiment": self.experiment,
-            "method": self.method,
-            "settings": {"class": type(self.settings).__name__, **dataclasses.asdict(self.settings)},
-            "seeds": list(self.seeds),
-            "device": self.device,
-        }
+    def plain(self) -> PlainKey:
+        """The key as a stored record says it."""
+        fields = {"class": type(self.settings).__name__, **dataclasses.asdict(self.settings)}
+        # Json has lists where settings have tuples.
+        return PlainKey(self.experiment, self.method, json.loads(json.dumps(fields)), self.seeds, self.device)
 
     def path(self, out: Path) -> Path:
         """The result's path without suffix: readable up to a digest of everything else in the key."""
-        text = json.dumps(self.described(), sort_keys=True)
+        text = json.dumps(dataclasses.asdict(self.plain()), sort_keys=True)
         return out / self.experiment / f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The computer that a result was made on."""
+
+    system: str
+    machine: str
+    cores: int | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Versions, commit and machine."""
+
+    # By library.
+    versions: Mapping[str, str]
+    # With "+changes" where files were edited since; None outside a checkout.
+    commit: str | None
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is stored beside the arrays of a unit: what they are, and how they were made."""
+
+    format: int
+    key: PlainKey = field(metadata=files.INLINE)
+    arrays_sha256: str
+    # Wall time; of a run resumed from a checkpoint, that since it was resumed.
+    seconds: float
+    resumed: bool
+    provenance: Provenance = field(metadata=files.INLINE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +103,11 @@ class Result:
     """Arrays of one unit and the record of how they were made."""
 
     arrays: Mapping[str, NDArray[Any]]
-    record: Mapping[str, Any]
+    record: Record
+
+
+# By method.
+StoredResults = Mapping[str, Result]
 
 
 def save(
@@ -71,26 +116,20 @@ def save(
     arrays: Mapping[str, NDArray[Any]],
     seconds: float,
     resumed: bool = False,
-    made: Mapping[str, Any] | None = None,
+    origin: Provenance | None = None,
 ) -> Result:
     """Store a finished unit. The json is written last: where it stands, the arrays stand whole.
 
-    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed. `made` is the `provenance()`
-    at its start, None for the present one: the files may have changed since they were loaded.
+    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed. `origin` is what
+    `provenance()` was at its start, None for the present one: the files may have changed since they were loaded.
     """
     base = key.path(out)
     arrays_path = base.with_suffix(".npz")
     # A record of older arrays must not stand beside the new ones, should the process die in between.
     files.remove(base.with_suffix(".json"))
     files.write_arrays(arrays_path, arrays)
-    record = {
-        "format": FORMAT,
-        **key.described(),
-        "arrays_sha256": _sha256(arrays_path),
-        "seconds": round(seconds, 3),
-        "resumed": resumed,
-        **(provenance() if made is None else made),
-    }
+    digest = _sha256(arrays_path)
+    record = Record(FORMAT, key.plain(), digest, round(seconds, 3), resumed, origin or provenance())
     files.write_json(base.with_suffix(".json"), record)
     return Result(arrays, record)
 
@@ -106,12 +145,12 @@ def load(out: Path, key: Key) -> Result | None:
     record_path = key.path(out).with_suffix(".json")
     if not record_path.exists():
         return None
-    found = read(record_path)
+    result = read(record_path)
     # Keys are compared whole: a digest of ten characters is a name, not a proof.
-    stored = {name: found.record.get(name) for name in key.described()}
-    if stored != json.loads(json.dumps(key.described())):
-        raise ValueError(f"{record_path}: is the result of {stored}, expected {key.described()}; use another --out")
-    return found
+    if result.record.key != key.plain():
+        record_key, request_key = (dataclasses.asdict(plain) for plain in (result.record.key, key.plain()))
+        raise ValueError(f"{record_path}: is the result of {record_key}, expected {request_key}; use another --out")
+    return result
 
 
 def read(path: Path) -> Result:
@@ -121,24 +160,24 @@ def read(path: Path) -> Result:
         raise ValueError(
             f"{record_path}: no such file, expected the record of a stored result; see the folder of --out"
         )
-    record = files.read_json(record_path)
-    if record.get("format") != FORMAT:
+    content = files.read_json(record_path)
+    if content.get("format") != FORMAT:
         raise ValueError(
-            f"{record_path}: got results of format {record.get('format')}, expected {FORMAT}; "
+            f"{record_path}: got results of format {content.get('format')}, expected {FORMAT}; "
             "move them away, or use another --out"
         )
-    foreign = [name for name in (*KEYED, "arrays_sha256") if name not in record]
+    foreign = [name for name in (*KEY_FIELDS, "arrays_sha256") if name not in content]
     if foreign:
         raise ValueError(f"{record_path}: is no result of one method (lacks {', '.join(foreign)}); name one of --out")
-    if not arrays_path.exists() or _sha256(arrays_path) != record["arrays_sha256"]:
+    if not arrays_path.exists() or _sha256(arrays_path) != content["arrays_sha256"]:
         raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
-    incomplete = [name for name in RECORDED if name not in record]
+    incomplete = [name for name in ORIGIN_FIELDS if name not in content]
     if incomplete:
         raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
-    return Result(files.read_arrays(arrays_path), record)
+    return Result(files.read_arrays(arrays_path), reading.build(Record, content, str(record_path)))
 
 
-def provenance(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
+def provenance(libraries: tuple[str, ...] = ()) -> Provenance:
     """Versions, commit and machine, as every result records them; libraries, those beyond the base install."""
     versions = {"python": platform.python_version(), "target-policy-optimization": tpo_ref.__version__}
     for name in (*BASE, *libraries):
@@ -146,13 +185,12 @@ def provenance(libraries: tuple[str, ...] = ()) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    machine = {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}
-    return {"versions": versions, "commit": _commit(), "machine": machine}
+    return Provenance(versions, _commit(), Machine(platform.system(), platform.machine(), os.cpu_count()))
 
 
-def made_by_other_code(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a stored result comes from another commit, or other versions, than `now`, the present `provenance()`."""
-    return (record.get("commit"), record.get("versions")) != (now["commit"], now["versions"])
+def made_by_other_code(origin: Provenance, now: Provenance) -> bool:
+    """Whether a result comes from another commit, or other versions, than another one, or the present code."""
+    return (origin.commit, origin.versions) != (now.commit, now.versions)
 
 
 def _packages(root: Path) -> list[str]:

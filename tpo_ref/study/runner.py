@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
-from tpo_ref.study import files, results
-from tpo_ref.study.context import CPU, Context
+from tpo_ref.study import files
+from tpo_ref.study import results as storage
+from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
 # More than any study needs, and few enough to be listed in a record.
 MOST_SEEDS = 100_000
-
-# Takes a method, and how much of its work is done.
-MethodProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Request:
         ]
 
 
-def ensure(request: Request, progress: MethodProgress = lambda method, done, total: None) -> dict[str, Result]:
+def ensure(request: Request, progress: MethodProgress = lambda method, count, total: None) -> dict[str, Result]:
     """Every requested unit, loaded where it is stored and computed where it is not.
 
     Raises: MissingExtra without the extra the experiment needs; ValueError for a stored file that cannot be trusted.
@@ -56,32 +53,29 @@ def ensure(request: Request, progress: MethodProgress = lambda method, done, tot
     keys = request.keys()
     if request.fresh:
         for key in keys:
-            results.forget(request.out, key)
+            storage.forget(request.out, key)
             files.remove(_checkpoint(request.out, key))
-    found = {key.method: _stored(request, key) for key in keys}
-    if not all(found.values()):
+    units = {key.method: _load(request, key) for key in keys}
+    if not all(units.values()):
         _check_runnable(request)
         # A folder that cannot be written is better known before the work than after it.
         files.check_writable(request.out)
-    done: dict[str, Result] = {}
+    results: dict[str, Result] = {}
     for key in keys:
-        stored = found[key.method]
-        if stored is None:
-            stored = _computed(request, key, progress)
+        results[key.method] = units[key.method] or _compute(request, key, progress)
         progress(key.method, 1, 1)
-        done[key.method] = stored
-    return done
+    return results
 
 
-def _computed(request: Request, key: Key, progress: MethodProgress) -> Result:
+def _compute(request: Request, key: Key, progress: MethodProgress) -> Result:
     checkpoint = _checkpoint(request.out, key)
     resumed = checkpoint.exists()
-    made, start = results.provenance(request.experiment.libraries), time.perf_counter()
-    context = Context(request.device, checkpoint, lambda done, total: progress(key.method, done, total))
+    origin, start = storage.provenance(request.experiment.libraries), time.perf_counter()
+    context = Context(request.device, checkpoint, lambda count, total: progress(key.method, count, total))
     arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
-    stored = results.save(request.out, key, arrays, time.perf_counter() - start, resumed, made)
+    result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin)
     checkpoint.unlink(missing_ok=True)
-    return stored
+    return result
 
 
 def _check_runnable(request: Request) -> None:
@@ -96,14 +90,14 @@ def _check_runnable(request: Request) -> None:
         raise ValueError(f"device: got {request.device!r}, but {experiment.id} runs on the CPU alone; drop it")
 
 
-def _stored(request: Request, key: Key) -> Result | None:
+def _load(request: Request, key: Key) -> Result | None:
     """The stored unit, once it is known to hold what the experiment draws."""
-    found = results.load(request.out, key)
-    lacking = {panel.array for panel in request.experiment.panels} - set(found.arrays if found else ())
-    if found is not None and lacking:
-        what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(lacking))}"
+    result = storage.load(request.out, key)
+    absent = {panel.array for panel in request.experiment.panels} - set(result.arrays if result else ())
+    if result is not None and absent:
+        what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(absent))}"
         raise ValueError(f"{what}; delete {key.path(request.out)}.json and run again")
-    return found
+    return result
 
 
 def _checkpoint(out: Path, key: Key) -> Path:

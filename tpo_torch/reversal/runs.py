@@ -90,7 +90,7 @@ def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], d
         "seeds": list(seeds),
         "device": device.type,
         "torch": torch.__version__,
-        "commit": provenance()["commit"],
+        "commit": provenance().commit,
     }
 
 

@@ -13,7 +13,7 @@ from tpo_ref import checks
 from tpo_ref.bandits import environments
 from tpo_ref.bandits.compiled import loops
 from tpo_ref.bandits.environments import CORRECT, ManyContexts, Needle, SampledCandidates, SingleContext
-from tpo_ref.bandits.readable import Run
+from tpo_ref.bandits.readable import Curves
 from tpo_ref.checks import Floats
 
 # What a thread does: a few seeds in, their rows of error and misalignment filled. The loops get contiguous arrays only:
@@ -28,7 +28,7 @@ CHUNKS_PER_THREAD = 4
 LARGEST_CHUNK = 16
 
 
-def single_context(method: str, settings: SingleContext, seeds: Sequence[int], threads: int | None = None) -> Run:
+def single_context(method: str, settings: SingleContext, seeds: Sequence[int], threads: int | None = None) -> Curves:
     """`tabular.single_context`, from counts per arm.
 
     Paper: Fig. 2
@@ -54,7 +54,7 @@ def single_context(method: str, settings: SingleContext, seeds: Sequence[int], t
     return _over_seeds(run, seeds, settings.steps, threads)
 
 
-def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], threads: int | None = None) -> Run:
+def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], threads: int | None = None) -> Curves:
     """`tabular.many_contexts`, from β(p) and the gaps to the correct logit.
 
     Paper: Fig. 3
@@ -80,7 +80,7 @@ def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], thr
 
 def sampled_candidates(
     method: str, settings: SampledCandidates, seeds: Sequence[int], threads: int | None = None
-) -> Run:
+) -> Curves:
     """`tabular.sampled_candidates`, from the number of successes in a group.
 
     Paper: Alg. 1
@@ -94,10 +94,10 @@ def sampled_candidates(
     (1, 3)
     """
     environments.check_run(method, settings, SampledCandidates, seeds)
-    return _grouped(method, settings, seeds, settings.alpha, True, threads)
+    return _group_run(method, settings, seeds, settings.alpha, True, threads)
 
 
-def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | None = None) -> Run:
+def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | None = None) -> Curves:
     """`tabular.needle`, from the number of successes in a group.
 
     Paper: Fig. 8
@@ -111,17 +111,17 @@ def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | N
     (1, 3)
     """
     environments.check_run(method, settings, Needle, seeds)
-    return _grouped(method, settings, seeds, settings.step_size, False, threads)
+    return _group_run(method, settings, seeds, settings.step_size, False, threads)
 
 
-def _grouped(
+def _group_run(
     method: str,
     settings: SampledCandidates | Needle,
     seeds: Sequence[int],
     rate: float,
     normalised: bool,
     threads: int | None,
-) -> Run:
+) -> Curves:
     k = settings.candidates
     m = np.arange(1, k)
     small = np.ones(k + 1)  # 1/λ_m; a group of equal scores has no tilt
@@ -148,7 +148,7 @@ def _blocks(chunk: Sequence[int], steps: int, shape: tuple[int, ...]) -> Iterato
         yield slice(start, start + draws.shape[1]), draws
 
 
-def _over_seeds(run: Worker, seeds: Sequence[int], steps: int, threads: int | None) -> Run:
+def _over_seeds(run: Worker, seeds: Sequence[int], steps: int, threads: int | None) -> Curves:
     workers = (os.cpu_count() or 1) if threads is None else checks.whole("threads", threads, 1)
     error, misalignment = np.empty((len(seeds), steps)), np.empty((len(seeds), steps))
     size = min(LARGEST_CHUNK, math.ceil(len(seeds) / (workers * CHUNKS_PER_THREAD)))

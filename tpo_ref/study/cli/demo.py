@@ -1,12 +1,19 @@
-"""The demonstration: which experiments it runs at which scale, and its closing table."""
+"""`tpo demo`: which experiments it runs at which scale, and its closing table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tpo_ref.study import tables
+from tpo_ref.study import files, registry, tables
 from tpo_ref.study.claims import HOLDS
+from tpo_ref.study.cli import display, pictures, show
+from tpo_ref.study.cli.selection import report, units
+from tpo_ref.study.errors import Unavailable
+from tpo_ref.study.reports import ExperimentReport
+from tpo_ref.study.runner import Request
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,37 @@ STEPS = (
 )
 
 
-def closing(reports: list[Any]) -> list[list[str]]:
+@dataclass(frozen=True)
+class PicturedReport:
+    """The report of an experiment, and where its figure lies."""
+
+    report: ExperimentReport = field(metadata=files.INLINE)
+    figure: Path
+
+
+def run(out: Path, as_json: bool) -> int:
+    """Run and print each step, leaving out those that this machine cannot run; then the closing table."""
+    finished = []
+    for step in STEPS:
+        request = Request(registry.experiment(step.experiment), step.scale, out=out)
+        try:
+            results = units(request)
+        except Unavailable as error:
+            print(f"{step.experiment} left out: {error}", file=sys.stderr)
+            continue
+        picture = pictures.draw(request, results, out / "figures")
+        finished.append(PicturedReport(report(request, results), picture))
+        if not as_json:
+            display.print_methods(finished[-1].report)
+    if as_json:
+        show.print_json(finished)
+    else:
+        show.print_table(closing_table([entry.report for entry in finished]))
+        show.print_lines(entry.figure for entry in finished)
+    return 0
+
+
+def closing_table(reports: Sequence[ExperimentReport]) -> list[list[str]]:
     """Header and one row per finished experiment: who won, one number beside the published one, claims that hold."""
     head = [
         "experiment",
@@ -41,20 +78,19 @@ def closing(reports: list[Any]) -> list[list[str]]:
         "claims that hold",
     ]
     headlines = {step.experiment: step.headline for step in STEPS}
-    return [head, *(_row(report, headlines[report["experiment"]]) for report in reports)]
+    return [head, *(_row(entry, headlines[entry.experiment]) for entry in reports)]
 
 
-def _row(report: Any, headline: str) -> list[str]:
-    claims = report["claims"]
-    shown = next((c for c in claims if c["claim"] == headline), None)
-    published = "" if shown is None or shown["published"] is None else tables.number(shown["published"])
+def _row(entry: ExperimentReport, headline: str) -> list[str]:
+    claim = next((c for c in entry.claims if c.claim == headline), None)
+    published = "" if claim is None or claim.published is None else tables.number(claim.published)
     return [
-        report["experiment"],
-        report["paper"],
-        " = ".join(tables.leaders(report["methods"])),
-        tables.smallest_final(report["methods"]),
+        entry.experiment,
+        entry.paper,
+        " = ".join(tables.leaders(entry.methods)),
+        tables.smallest_final(entry.methods),
         headline,
         published,
-        "" if shown is None else tables.text(shown["ours"]),
-        f"{sum(c['verdict'] == HOLDS for c in claims)} of {len(claims)}" if claims else "none judged",
+        "" if claim is None else tables.text(claim.ours),
+        f"{sum(c.verdict == HOLDS for c in entry.claims)} of {len(entry.claims)}" if entry.claims else "none judged",
     ]

@@ -1,25 +1,69 @@
-"""What there is to run: experiments with their costs, and the suites that stand for several."""
+"""`tpo list`: what there is to run, experiments with their costs, and the suites that stand for several."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tpo_ref.study import registry
+from tpo_ref.study.cli import show
 from tpo_ref.study.protocol import SCALES, Experiment, Suite
 
 
-def plain() -> list[dict[str, Any]]:
-    """Every experiment, then every suite, as plain data."""
-    known, suites = registry.EXPERIMENTS.values(), registry.SUITES.values()
-    return [*(_experiment(e) for e in known), *(_suite(s) for s in suites)]
+@dataclass(frozen=True)
+class Cost:
+    """What a scale of an experiment takes."""
+
+    seeds: int
+    cost: str
+
+
+@dataclass(frozen=True)
+class ExperimentEntry:
+    """An experiment as json lists it."""
+
+    id: str
+    title: str
+    paper: str
+    methods: tuple[str, ...]
+    scales: Mapping[str, Cost]
+    # The install extra.
+    needs: str | None
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """A suite as json lists it."""
+
+    id: str
+    title: str
+    paper: str
+    members: tuple[str, ...]
+
+
+def show_all(as_json: bool, whole: bool) -> int:
+    """Print experiments and suites, as tables or json."""
+    if as_json:
+        show.print_json(entries())
+        return 0
+    title = "experiments" if whole else "experiments; `tpo list --all` shows those of a suite too"
+    show.print_table(experiment_table(whole), title)
+    show.print_table(suite_table(), "suites")
+    return 0
+
+
+def entries() -> list[ExperimentEntry | SuiteEntry]:
+    """Every experiment, then every suite."""
+    experiments, suites = registry.EXPERIMENTS.values(), registry.SUITES.values()
+    return [*(_experiment(e) for e in experiments), *(_suite(s) for s in suites)]
 
 
 def experiment_table(whole: bool = False) -> list[list[str]]:
     """Header and a row per experiment; those that a suite's name announces only in the whole of it."""
     suites = registry.SUITES.values()
-    shown = [e for e in registry.EXPERIMENTS.values() if whole or not any(_folded(e, s) for s in suites)]
+    experiments = [e for e in registry.EXPERIMENTS.values() if whole or not any(_is_folded(e, s) for s in suites)]
     head = ["id", "paper", "title", "smoke", "cpu", "paper scale", "needs"]
-    return [head, *([e.id, e.paper, e.title, *(_cost(e, name) for name in SCALES), e.extra or ""] for e in shown)]
+    return [head, *([e.id, e.paper, e.title, *(_cost(e, name) for name in SCALES), e.extra or ""] for e in experiments)]
 
 
 def suite_table() -> list[list[str]]:
@@ -28,17 +72,17 @@ def suite_table() -> list[list[str]]:
     return [["id", "paper", "title", "experiments"], *rows]
 
 
-def _folded(e: Experiment, s: Suite) -> bool:
+def _is_folded(e: Experiment, s: Suite) -> bool:
     return e.id in s.members and e.id.startswith(f"{s.id}-")
 
 
-def _experiment(e: Experiment) -> dict[str, Any]:
-    cost = {name: {"seeds": scale.seeds, "cost": scale.cost} for name, scale in e.scales.items()}
-    return {"id": e.id, "title": e.title, "paper": e.paper, "methods": e.methods, "scales": cost, "needs": e.extra}
+def _experiment(e: Experiment) -> ExperimentEntry:
+    costs = {name: Cost(scale.seeds, scale.cost) for name, scale in e.scales.items()}
+    return ExperimentEntry(e.id, e.title, e.paper, e.methods, costs, e.extra)
 
 
-def _suite(s: Suite) -> dict[str, Any]:
-    return {"id": s.id, "title": s.title, "paper": s.paper, "members": s.members}
+def _suite(s: Suite) -> SuiteEntry:
+    return SuiteEntry(s.id, s.title, s.paper, s.members)
 
 
 def _cost(e: Experiment, scale: str) -> str:

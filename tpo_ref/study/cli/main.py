@@ -7,13 +7,13 @@ import importlib.util
 import os
 import sys
 
-# Exit codes, as a shell knows them.
-USAGE_ERROR, INTERRUPTED = 2, 130
+from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
+
 # Long enough to meet a thread that is about to finish, too short to starve one that is not running.
 SPINS = "4000"
 # GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT, LARGEST = 2**29, 2**25
+KEPT_BYTES, LARGEST_BYTES = 2**29, 2**25
 CLI_PACKAGES = ("tyro", "rich", "matplotlib")
 
 
@@ -36,9 +36,10 @@ def _main(arguments: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     _keep_freed_memory()
     try:
+        # It needs the libraries that were just looked for.
         from tpo_ref.study.cli import commands
     except (ImportError, ValueError) as error:
-        # A package that adds experiments or commands does not load.
+        # A package that adds commands does not load.
         print(f"tpo: {error}", file=sys.stderr)
         return USAGE_ERROR
 
@@ -54,8 +55,8 @@ def _keep_freed_memory() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    set_option(M_MMAP_THRESHOLD, LARGEST)
-    set_option(M_TRIM_THRESHOLD, KEPT)
+    set_option(M_MMAP_THRESHOLD, LARGEST_BYTES)
+    set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tpo_ref.study.cli import show
-from tpo_ref.study.cli.main import INTERRUPTED
+from tpo_ref.study.cli.exits import INTERRUPTED
 from tpo_ref.study.errors import MissingExtra, Unavailable
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
 from tpo_torch.llm import EXTRA

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import math
 import os
@@ -135,9 +134,8 @@ class Folder:
     def _write(self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any]) -> None:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
         plain = {name: _plain(value) for name, value in outcome.items()}
-        made = results.provenance(("torch",))
-        made["versions"] |= {name: importlib.metadata.version(name) for name in PACKAGES}
-        files.write_json(self.record, {**content, "outcome": plain, **made})
+        origin = results.provenance(("torch", *PACKAGES))
+        files.write_json(self.record, {**content, "outcome": plain, **vars(origin)})
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:

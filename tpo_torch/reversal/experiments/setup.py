@@ -51,7 +51,7 @@ def sequence(
     settings: ReversalSettings,
     seeds: int,
     cost: str,
-    cpu: Scale,
+    cpu: Scale[ReversalSettings],
     claims: Claims = tuple,
     published: Mapping[str, Mapping[str, str]] | None = None,
     panels: tuple[Panel, ...] | None = None,

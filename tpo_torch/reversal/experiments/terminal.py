@@ -66,7 +66,7 @@ def _settings(horizon: int) -> ReversalSettings:
     return ReversalSettings(reward="terminal", horizon=horizon, episodes=EPISODES)
 
 
-def _cpu(horizon: int, methods: tuple[str, ...]) -> Scale:
+def _cpu(horizon: int, methods: tuple[str, ...]) -> Scale[ReversalSettings]:
     settings = ReversalSettings(reward="terminal", horizon=horizon, episodes=CPU_EPISODES)
     return Scale(settings, CPU_SEEDS, CPU_COST[horizon], methods)
 

@@ -1,0 +1,46 @@
+"""The options of the commands: what each means, as its help says it, and what it is when left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from tpo_ref.study.choices import Choices
+
+Ids = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="experiments or suites, see `tpo list`")
+]
+ScaleName = Literal["smoke", "cpu", "paper"]
+Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="the scale's own when left out")]
+Seeds = Annotated[int | None, tyro.conf.arg(metavar="N", help="run seeds 0 to N − 1; the scale's own when left out")]
+Device = Annotated[str, tyro.conf.arg(metavar="DEVICE", help="cpu, cuda, cuda:1, ...; the bandits know only cpu")]
+Out = Annotated[Path, tyro.conf.arg(help="folder of results; finished units there are not run again")]
+Save = Annotated[Path | None, tyro.conf.arg(help="also write the summary and the figure of each experiment here")]
+Json = Annotated[bool, tyro.conf.arg(name="json", help="print json instead of tables")]
+Fresh = Annotated[bool, tyro.conf.arg(help="run again what is stored")]
+RunName = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="EXPERIMENT/METHOD, or the path of a stored result")
+]
+All = Annotated[bool, tyro.conf.arg(name="all", help="also those that a suite stands for")]
+Health = Annotated[bool, tyro.conf.arg(help="the health of the anchor instead of the learning curves")]
+Format = Literal["png", "pdf", "svg"]
+
+
+@dataclass(frozen=True)
+class Options(Choices):
+    """The choices as the command line takes them, and how it answers."""
+
+    methods: Methods = None
+    seeds: Seeds = None
+    scale: ScaleName = "cpu"
+    device: Device = "cpu"
+    out: Out = Path("runs")
+    as_json: Json = False
+
+
+# Their names stand beside those of the command, without a prefix.
+CommonOptions = Annotated[Options, tyro.conf.arg(name="")]
+DEFAULTS = Options()

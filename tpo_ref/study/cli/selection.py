@@ -1,0 +1,89 @@
+"""What a command was asked for: its experiments and suites, their results, and the reports of these."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tpo_ref.study import claims, registry, results, suites, tables
+from tpo_ref.study.choices import Choices
+from tpo_ref.study.cli import show
+from tpo_ref.study.protocol import Arrays, Experiment, Suite
+from tpo_ref.study.reports import ExperimentReport, SuiteReport
+from tpo_ref.study.results import Result, StoredResults
+from tpo_ref.study.runner import Request, ensure
+
+# The results of each experiment that has some.
+MemberUnits = Mapping[str, StoredResults]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One request per experiment, and the suites among the names, with what is chosen for all of them."""
+
+    requests: tuple[Request, ...]
+    suites: tuple[Suite, ...]
+    choices: Choices
+
+    def units(self) -> dict[str, StoredResults]:
+        """The results of every experiment, run where they are missing."""
+        return {request.experiment.id: units(request) for request in self.requests}
+
+
+def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
+    """What names stand for, without any all there is; ValueError for a name or method that does not exist."""
+    parts, chosen_suites = suites.expand(ids, choices.methods)
+    requests = tuple(
+        Request(part.experiment, choices.scale, part.methods, choices.seeds, choices.device, choices.out, fresh)
+        for part in parts
+    )
+    return Selection(requests, tuple(chosen_suites), choices)
+
+
+def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
+    """What names stand for; ValueError for none too."""
+    if not ids:
+        options = ", ".join((*registry.EXPERIMENTS, *registry.SUITES))
+        raise ValueError(f"ids: got none, expected at least one of {options}")
+    return select(ids, choices, fresh)
+
+
+def units(request: Request) -> dict[str, Result]:
+    """Every requested unit, run with a progress bar where it is missing; says so when other code made it."""
+    with show.progress(request.experiment.id) as advance:
+        stored = ensure(request, advance)
+    now = results.provenance()
+    older = sorted(m for m, unit in stored.items() if results.made_by_other_code(unit.record.provenance, now))
+    if older:
+        print(
+            f"tpo: {request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "
+            "versions; `tpo run --fresh` makes them again",
+            file=sys.stderr,
+        )
+    return stored
+
+
+def report(request: Request, units: StoredResults) -> ExperimentReport:
+    """An experiment's methods and judged claims."""
+    verdicts = claims.judge(request.experiment, request.scale, arrays(units))
+    return tables.report(request.experiment, request.scale, units, verdicts)
+
+
+def suite_report(suite: Suite, scale: str, units: MemberUnits) -> SuiteReport:
+    """A suite's tables and judged claims, of those members that have results."""
+    members = {name: arrays(own) for name, own in units.items()}
+    verdicts = claims.judge(suite, scale, suites.suite_results(suite, members))
+    return suites.report(suite, scale, members, verdicts)
+
+
+def count_unjudged(subject: Experiment | Suite, scale: str, units: MemberUnits) -> int:
+    """How many claims of an experiment or suite are not judged since not all of their methods have results."""
+    members = {name: arrays(own) for name, own in units.items()}
+    own = suites.suite_results(subject, members) if isinstance(subject, Suite) else members[subject.id]
+    return claims.count_unjudged(subject, scale, own)
+
+
+def arrays(units: StoredResults) -> dict[str, Arrays]:
+    """The arrays of results by method."""
+    return {method: result.arrays for method, result in units.items()}

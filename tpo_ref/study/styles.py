@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,7 +11,8 @@ class Style:
 
     label: str
     colour: str
-    dash: Any = "-"
+    # By name, or an offset and the lengths of dashes and gaps.
+    dash: str | tuple[int, tuple[int, ...]] = "-"
     oracle: bool = False
 
 

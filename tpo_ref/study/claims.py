@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_ref.study import estimates
-from tpo_ref.study.estimates import Estimate
+from tpo_ref.study.estimates import Estimate, Statistic
 from tpo_ref.study.protocol import Claim, Experiment, Results, Suite
 
 HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
@@ -99,7 +99,7 @@ def first_step(
     source: str,
     x: str | None = None,
     text: str | None = None,
-    centre: Callable[..., Any] = np.mean,
+    centre: Statistic = np.mean,
     scales: tuple[str, ...] = ("paper",),
 ) -> Claim:
     """The first step, or value of `x`, at which the mean curve over seeds, or another centre, is below a level."""

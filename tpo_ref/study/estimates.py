@@ -23,6 +23,9 @@ SOLVED_COUNT, SOLVED_LEVEL = 50, 0.05
 # A run may stop once the mean over seeds has stayed below 1 % for 50 episodes; it is carried on with their mean.
 STOP_COUNT = 50
 
+# A number over seeds, for one or several samples and along an `axis`.
+Statistic = Callable[..., NDArray[np.float64]]
+
 # Resamples of the seeds behind a standard error that has no formula, and the stream that draws them.
 RESAMPLES = 999
 BOOTSTRAP_SEED = 0
@@ -123,7 +126,7 @@ def solved(curves: NDArray[Any], level: float = SOLVED_LEVEL, count: int = SOLVE
 
 
 def first_below(
-    curves: NDArray[Any], level: float, steps: NDArray[Any] | None = None, centre: Callable[..., Any] = np.mean
+    curves: NDArray[Any], level: float, steps: NDArray[Any] | None = None, centre: Statistic = np.mean
 ) -> Estimate:
     """First step at which the mean over seeds, or another centre, is below a level; NaN if never. Bootstrap error.
 
@@ -181,11 +184,11 @@ def interval_between(a: NDArray[Any], b: NDArray[Any], level: float = LEVEL) -> 
     return _bootstrap((first, second), _mean_difference, level)
 
 
-def _mean_difference(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> Any:
-    return np.mean(a, axis=axis) - np.mean(b, axis=axis)
+def _mean_difference(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
+    return np.asarray(np.mean(a, axis=axis) - np.mean(b, axis=axis))
 
 
-def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Callable[..., Any], level: float) -> tuple[float, float]:
+def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Statistic, level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level: got {level!r}, expected a share between 0 and 1, such as {LEVEL}")
     if any(len(x) < 2 or not np.isfinite(x).all() for x in samples):

@@ -100,6 +100,7 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, f"{json_text(content)}\n".encode())
 
 
+# What a file holds is known when it is read: `Any` as `json.loads` has it. `reading.build` makes a dataclass of it.
 def read_json(path: Path) -> dict[str, Any]:
     """Read a json object; ValueError when it is truncated or no object."""
     try:

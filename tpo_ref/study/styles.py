@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,8 @@ class Style:
 
     label: str
     colour: str
-    dash: Any = "-"
+    # By name, or an offset and the lengths of dashes and gaps.
+    dash: str | tuple[int, tuple[int, ...]] = "-"
     oracle: bool = False
 
 

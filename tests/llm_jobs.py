@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOConfig, TargetPOTrainer
-from tpo_torch.llm.program.dense import WORDS
+from tpo_torch.llm.program.exactness_task import WORDS
 from tpo_torch.llm.resume import latest
 
 TRAINERS = {"tpo": (TargetPOTrainer, TargetPOConfig), "grpo": (ResumableGRPOTrainer, GRPOConfig)}

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tpo_ref.study.context import Context
+from tpo_ref.study.protocol import Arrays
 from tpo_torch import closed_form
 from tpo_torch.mnist import mechanism, runs
 from tpo_torch.mnist.methods import RULES, Feedback, act, resolve, standardized_scores
@@ -154,8 +155,8 @@ def test_rules_read_nothing_back_from_the_device(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_trains_as_it_would_alone(method: str) -> None:
-    together = runs.Training(method, SMALL, (3, 5, 11), DATA, "cpu")
-    alone = runs.Training(method, SMALL, (5,), DATA, "cpu")
+    together = runs.MnistTraining(method, SMALL, (3, 5, 11), DATA, "cpu")
+    alone = runs.MnistTraining(method, SMALL, (5,), DATA, "cpu")
     for training in (together, alone):
         training.train(1)
     # Adam forgives a scaled gradient, so the gradient itself is looked at too.
@@ -171,7 +172,7 @@ def test_a_seed_trains_as_it_would_alone(method: str) -> None:
 @pytest.mark.paper("Fig. 4")
 @pytest.mark.parametrize("method", METHODS)
 def test_stacked_training_equals_one_plain_loop(method: str) -> None:
-    training = runs.Training(method, SMALL, (7,), DATA, "cpu")
+    training = runs.MnistTraining(method, SMALL, (7,), DATA, "cpu")
     training.train(20)
     torch.testing.assert_close(training.test_logits()[0], plain_loop(method, 7, 20), rtol=0, atol=2e-4)
 
@@ -427,7 +428,7 @@ def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exceptio
         runs.run(**arguments)
 
 
-def assert_equal_bits(a: runs.Arrays, b: runs.Arrays) -> None:
+def assert_equal_bits(a: Arrays, b: Arrays) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype

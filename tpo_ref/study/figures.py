@@ -82,8 +82,8 @@ def _draw_panels(
         departs = experiment.departs(scale)
         lines = [title, f"{scale} scale, mean ± standard error of {seeds} seeds", *([departs] if departs else [])]
         figure.suptitle("\n".join(lines), fontsize=TITLE_SIZE)
-        drawn = {panel.array for panel in panels}
-        return _finish(figure, axes, [claim for claim in marks if claim.mark and claim.mark[0] in drawn], path)
+        arrays = {panel.array for panel in panels}
+        return _finish(figure, axes, [claim for claim in marks if claim.mark and claim.mark[0] in arrays], path)
 
 
 def _grid(count: int, most: int) -> tuple[Figure, list[Axes]]:

@@ -31,7 +31,7 @@ NOT_OURS = (
 DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 64
 
 
-class Rows(NamedTuple):
+class CompletionRows(NamedTuple):
     """One table entry per completion, (R,) each, in double precision."""
 
     group: Tensor
@@ -64,12 +64,12 @@ class Window:
 
     def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
         """The rows of one micro-batch, as numbered in their round."""
-        known = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
-        group, score, valid, length, digest, finished = (x[rows] for x in known)
-        columns = Rows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
+        columns_of_round = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
+        group, score, valid, length, digest, finished = (x[rows] for x in columns_of_round)
+        columns = CompletionRows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
         self._parts.append(torch.stack([x.double() for x in columns], -1))
 
-    def close(self, gather: Callable[[Tensor], Tensor]) -> Rows:
+    def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
         """All rows of all processes, in the order of their numbers; and begin anew."""
         # On the host: many small steps follow, and none of them then waits for the device.
         table = gather(torch.cat(self._parts)).cpu()
@@ -77,7 +77,7 @@ class Window:
         # A row that an optimizer step sees several times counts once.
         key = table[:, 0] * (table[:, 1].max() + 1) + table[:, 1]
         _, first = _first_of_each(key)
-        return Rows(*table[first].unbind(-1))
+        return CompletionRows(*table[first].unbind(-1))
 
 
 def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask: Tensor) -> TokenSums:
@@ -97,7 +97,7 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
     return TokenSums(total(entropies), kl, gap)
 
 
-def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
+def figures(rows: CompletionRows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
     """Everything worth a line in the log; NaN where no group has an answer.
 
     Args: rows of whole groups; settings of the target; beta, the weight of the KL to the reference.
@@ -105,23 +105,23 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
         batch, and `entropy`, `kl` by token.
     """
     valid = rows.valid.bool()
-    made = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
+    fit = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
     packing = pack(rows.group.long())
     keep = packing.mask & packing.to_groups(valid)
-    grouped = Rows(*(packing.to_groups(column) for column in rows))
-    u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (made.u, made.p, made.q))
+    grouped = CompletionRows(*(packing.to_groups(column) for column in rows))
+    u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (fit.u, fit.p, fit.q))
     mixed = diagnostics.zero_variance(u, keep) == 0
     tokens = rows.length.sum().clamp(min=1)
     old = packing.to_groups(anchor_logits(rows, settings))
     health = diagnostics.anchor_health(old, u, settings.eta, keep)
-    fitted = torch.where(keep.any(-1), made.cross_entropy, math.nan)
+    cross_entropy = torch.where(keep.any(-1), fit.cross_entropy, math.nan)
     # A p that underflows where q just does not would make it infinite.
     distance = torch.where(keep.any(-1), simplex.kl(q, p.clamp(min=torch.finfo(p.dtype).tiny)), math.nan)
-    found = {
-        "tpo/cross_entropy": diagnostics.group_mean(fitted),
+    figures_ = {
+        "tpo/cross_entropy": diagnostics.group_mean(cross_entropy),
         "tpo/kl_target": diagnostics.group_mean(distance),
         "tpo/target_entropy": diagnostics.group_mean(torch.where(keep.any(-1), simplex.entropy(q), math.nan)),
-        "tpo/max_coefficient": made.c.abs().max(),
+        "tpo/max_coefficient": fit.c.abs().max(),
         **{f"anchor/{name}": diagnostics.group_mean(x) for name, x in health._asdict().items()},
         "anchor/tv_median": torch.quantile(health.tv[mixed], 0.5) if bool(mixed.any()) else torch.tensor(math.nan),
         "anchor/length_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.length, keep)),
@@ -137,15 +137,15 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
     }
     if settings.anchor != "policy":
         policy = diagnostics.summarise(grouped.logp_old, u, settings.eta, keep)
-        found |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
+        figures_ |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
     if beta:
-        found["kl"] = rows.kl.sum() / tokens
+        figures_["kl"] = rows.kl.sum() / tokens
     if bool((rows.sampler_gap > 0).any()):
-        found["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
-    return {name: float(x) for name, x in found.items()}
+        figures_["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
+    return {name: float(x) for name, x in figures_.items()}
 
 
-def anchor_logits(rows: Rows, settings: TargetSettings) -> Tensor:
+def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
     """What the softmax of the anchor is taken of, (R,) nats."""
     if settings.anchor == "ratio":
         return torch.zeros_like(rows.logp_old)
@@ -160,18 +160,18 @@ class AnchorWatch:
         self.seen: list[float] = []
         self.said = False
 
-    def degenerate(self, rows: Rows, settings: TargetSettings) -> bool:
+    def degenerate(self, rows: CompletionRows, settings: TargetSettings) -> bool:
         """Whether it should be said now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
         if self.said:
             return False
         valid = rows.valid.bool()
-        made = group_coefficients(
+        anchored = group_coefficients(
             rows.logp_old, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid
         )
         packing = pack(rows.group.long())
         keep = packing.to_groups(valid) & packing.mask
-        mixed = diagnostics.zero_variance(packing.to_groups(made.u), keep) == 0
-        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (made.q, made.p_old)))
+        mixed = diagnostics.zero_variance(packing.to_groups(anchored.u), keep) == 0
+        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (anchored.q, anchored.p_old)))
         now = tv[mixed].tolist()
         self.seen = (self.seen + now)[-max(ENOUGH_GROUPS, len(now)) :]
         self.said = len(self.seen) >= ENOUGH_GROUPS and statistics.median(self.seen) < DEGENERATE_TV
@@ -180,14 +180,14 @@ class AnchorWatch:
     def message(self, settings: TargetSettings) -> str:
         """What is wrong and what to do."""
         median = statistics.median(self.seen)
-        found = (
+        what = (
             f"anchor {settings.anchor!r} is degenerate: of the last {len(self.seen)} groups with unequal rewards, the "
             f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. "
         )
         if settings.anchor == "ratio":
-            return f"{found}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
+            return f"{what}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
         return (
-            f"{found}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
+            f"{what}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
             "the old policy whatever the rewards say. Use anchor='ratio', which has the same stationary points"
         )
 

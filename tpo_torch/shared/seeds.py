@@ -11,12 +11,12 @@ import torch
 def usable(device: str) -> torch.device:
     """The device, once something has been put on it; ValueError for one that is unknown, absent or cannot hold data."""
     try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
+        candidate = torch.device(device)
+        torch.ones(1, device=candidate).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: got {device!r}, expected cpu, cuda or another that holds data ({reason})") from error
-    return found
+    return candidate
 
 
 def distinct(seeds: Sequence[int]) -> tuple[int, ...]:

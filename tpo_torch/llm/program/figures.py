@@ -23,7 +23,7 @@ MARK_SIZE, CAP = 4, 2.5
 # The raw curve, or a band of one standard error over seeds, behind its mean over a window of this share of the steps,
 # at least so many of them.
 RAW_OPACITY, WINDOW_SHARE, SMALLEST_WINDOW = 0.25, 0.1, 5
-# What is drawn: its label, its name, and whether each value is marked and has an error bar.
+# The panels: label, name of the curve, and whether each value is marked and has an error bar.
 PANELS = (
     ("mean training reward", "reward", False),
     ("greedy accuracy, held out", "accuracy", True),
@@ -47,7 +47,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCurves:
     """One run: its name, the style of its method, and its curves, empty where it has none.
 
     Args: reward, mean of each training batch; accuracy, of greedy answers to held-out prompts; kl, KL(q‖p) in nats; tv,
@@ -63,7 +63,7 @@ class Run:
     seeds: int = 1
 
 
-def draw(runs: Sequence[Run], path: Path) -> Path:
+def draw(runs: Sequence[RunCurves], path: Path) -> Path:
     """Draw runs together into one file, whose suffix chooses the format; written atomically; ValueError for none."""
     if not runs:
         raise ValueError("runs: got none, expected at least one folder of a run")
@@ -87,9 +87,9 @@ def draw(runs: Sequence[Run], path: Path) -> Path:
         figure.suptitle(
             f"{', '.join(dict.fromkeys(run.name for run in runs))}\n{POOLED if pooled else SINGLE}", fontsize=TITLE_SIZE
         )
-        # Those with marks last, so that the legend shows them.
-        shown = [axis for _, axis in sorted(zip(panels, axes, strict=True), key=lambda pair: pair[0][2])]
-        by_label = drawing.handles_of(shown)
+        # The panels with marks come last, so that the legend shows the marks.
+        by_marks = [axis for _, axis in sorted(zip(panels, axes, strict=True), key=lambda pair: pair[0][2])]
+        by_label = drawing.handles_of(by_marks)
         handles = {label: by_label[label] for label in drawing.handles_of(axes)}
         return drawing.finish(figure, handles, columns, path)
 
@@ -107,13 +107,13 @@ def smoothed(values: Floats) -> Floats:
     return np.asarray(np.convolve(values, kernel)[half : half + len(values)] / counted, dtype=np.float64)
 
 
-def _look(run: Run, before: Sequence[Run], several: bool) -> dict[str, Any]:
-    chosen = style(run.style)
-    again = sum(other.style == run.style for other in before)
-    label = f"{chosen.label}: {run.name}" if several else chosen.label
+def _look(run: RunCurves, before: Sequence[RunCurves], several: bool) -> dict[str, Any]:
+    method = style(run.style)
+    repetition = sum(other.style == run.style for other in before)
+    label = f"{method.label}: {run.name}" if several else method.label
     label += f", {run.seeds} seeds" if run.seeds > 1 else ""
-    dash = (chosen.dash, *DASHES)[again % (1 + len(DASHES))]
-    return {"color": chosen.colour, "linestyle": dash, "label": label, "marker": MARKERS[len(before) % len(MARKERS)]}
+    dash = (method.dash, *DASHES)[repetition % (1 + len(DASHES))]
+    return {"color": method.colour, "linestyle": dash, "label": label, "marker": MARKERS[len(before) % len(MARKERS)]}
 
 
 def _smooth(axis: Axes, curve: Curve, look: dict[str, Any]) -> None:

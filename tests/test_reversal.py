@@ -228,11 +228,11 @@ def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None
     program = (
         "import os, signal, sys, torch; from pathlib import Path; import test_reversal as t\n"
         "torch.set_num_threads(1); t.runs.CHECKPOINT_SECONDS = t.runs.BLOCK_SECONDS = 0.0\n"
-        "episode, count = t.Training.episode, []\n"
+        "episode, count = t.ReversalTraining.episode, []\n"
         "def die(self):\n"
         "    count.append(0)\n"
         "    return os.kill(os.getpid(), signal.SIGKILL) if len(count) == 10 else episode(self)\n"
-        "t.Training.episode = die\n"
+        "t.ReversalTraining.episode = die\n"
         "t.runs.run('tpo', t.SMALL, (0, 1), t.Context(checkpoint=Path(sys.argv[1])))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

@@ -14,8 +14,8 @@ from tpo_torch import diagnostics, simplex
 from tpo_torch.llm.groups import TargetSettings, group_coefficients, pack
 from tpo_torch.llm.rollouts import Round
 
-# GRPO's own figures: those of clipping and of its loss mean nothing here, the others depend on the micro-batch and are
-# made anew.
+# GRPO's own figures are dropped: those of clipping and of its loss mean nothing here, and the others depend on the
+# micro-batch and are computed again over the whole step.
 NOT_OURS = (
     "clip_ratio/low_mean",
     "clip_ratio/low_min",
@@ -26,8 +26,8 @@ NOT_OURS = (
     "entropy",
     "kl",
 )
-# The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor, and of how many groups at
-# least: the median of a few falls below now and then.
+# The target counts as the anchor if the median TV(q, p_old) of groups with unequal rewards is below the first number;
+# the second is how many groups it takes, because the median of a few falls below by chance.
 DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 64
 
 
@@ -63,15 +63,15 @@ class Window:
         self._parts: list[Tensor] = []
 
     def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
-        """The rows of one micro-batch, as numbered in their round."""
+        """Add the rows of one micro-batch, by their numbers in the round."""
         columns_of_round = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
         group, score, valid, length, digest, finished = (x[rows] for x in columns_of_round)
         columns = CompletionRows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
         self._parts.append(torch.stack([x.double() for x in columns], -1))
 
     def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
-        """All rows of all processes, in the order of their numbers; and begin anew."""
-        # On the host: many small steps follow, and none of them then waits for the device.
+        """Return all rows of all processes in the order of their numbers, and start an empty window."""
+        # The table moves to the host, because many small operations follow, and none then waits for the device.
         table = gather(torch.cat(self._parts)).cpu()
         self._parts = []
         # A row that an optimizer step sees several times counts once.
@@ -98,7 +98,7 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
 
 
 def figures(rows: CompletionRows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
-    """Everything worth a line in the log; NaN where no group has an answer.
+    """Return the figures of one optimizer step for the log; NaN where no group has an answer.
 
     Args: rows of whole groups; settings of the target; beta, the weight of the KL to the reference.
     Returns: `tpo/…`, figures of the target, `anchor/…`, health of what the scores tilt, `group/…`, health of the
@@ -146,7 +146,7 @@ def figures(rows: CompletionRows, settings: TargetSettings, beta: float = 0.0) -
 
 
 def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
-    """What the softmax of the anchor is taken of, (R,) nats."""
+    """Return the logits of the anchor, (R,) nats."""
     if settings.anchor == "ratio":
         return torch.zeros_like(rows.logp_old)
     scale = rows.length.clamp(min=1) if settings.anchor == "length" else settings.anchor_temperature
@@ -154,14 +154,14 @@ def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
 
 
 class AnchorWatch:
-    """Says once that the anchor is degenerate: when the target of groups with a signal is the anchor itself."""
+    """The warning of a degenerate anchor, given once: when the target of groups with a signal is the anchor itself."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
         self.said = False
 
     def degenerate(self, rows: CompletionRows, settings: TargetSettings) -> bool:
-        """Whether it should be said now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
+        """Whether the warning is due now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
         if self.said:
             return False
         valid = rows.valid.bool()
@@ -178,7 +178,7 @@ class AnchorWatch:
         return self.said
 
     def message(self, settings: TargetSettings) -> str:
-        """What is wrong and what to do."""
+        """Return the text of the warning, with the remedy."""
         median = statistics.median(self.seen)
         what = (
             f"anchor {settings.anchor!r} is degenerate: of the last {len(self.seen)} groups with unequal rewards, the "
@@ -193,7 +193,7 @@ class AnchorWatch:
 
 
 def _first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted distinct values, and where each stands first."""
+    """Return the distinct values in ascending order, and where each stands first."""
     values, which = torch.unique(key, return_inverse=True)
     first = torch.full_like(values, len(key), dtype=torch.long)
     first.scatter_reduce_(0, which, torch.arange(len(key), device=key.device), "amin")

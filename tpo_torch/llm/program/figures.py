@@ -21,7 +21,7 @@ PANEL_WIDTH, HEIGHT, ROOM_PER_ROW, LEGEND_ENTRY_WIDTH = 4.4, 3.0, 0.22, 2.6
 MOST_COLUMNS = 2
 MARK_SIZE, CAP = 4, 2.5
 # The raw curve, or a band of one standard error over seeds, behind its mean over a window of this share of the steps,
-# at least so many of them.
+# and at least so many of them.
 RAW_OPACITY, WINDOW_SHARE, SMALLEST_WINDOW = 0.25, 0.1, 5
 # The panels: label, name of the curve, and whether each value is marked and has an error bar.
 PANELS = (

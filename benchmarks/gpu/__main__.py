@@ -21,7 +21,7 @@ from tpo_ref.study import files, registry
 from tpo_ref.study.cli import show
 from tpo_ref.study.runner import Request, ensure
 from tpo_torch.reversal.engine import dense, draw, merged
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.settings import ReversalSettings
 from tpo_torch.shared.transformer import HIDDEN, LAYERS, WIDTH, CausalTransformer
 
@@ -87,7 +87,7 @@ def _correctness(device: torch.device) -> Rows:
         ("same gradient", bool((gradient - other).abs().max() < TOLERANCE * gradient.abs().max())),
     ]
     if device.type == "cuda":
-        eager, replayed = (Training("tpo", ReversalSettings(horizon=4), (0, 1), device) for _ in range(2))
+        eager, replayed = (ReversalTraining("tpo", ReversalSettings(horizon=4), (0, 1), device) for _ in range(2))
         eager.start = eager._on_device
         curves = [training.train(10)["error"] for training in (eager, replayed)]
         rows.append(("replays equal eager episodes", bool((curves[0] == curves[1]).all())))
@@ -103,7 +103,7 @@ def _answers(generate: Callable[..., Any], net: CausalTransformer, draws: Any) -
     return rollout.answers.cpu(), gradient.cpu().clone()
 
 
-def _reads_nothing(training: Training) -> bool:
+def _reads_nothing(training: ReversalTraining) -> bool:
     """Whether whole episodes, draws and replays included, run while every wait for the device is an error."""
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -127,7 +127,7 @@ def _rate(device: torch.device) -> float:
 
 def _timed(method: str, seeds: int, device: torch.device, rate: float) -> list[str]:
     settings = ReversalSettings(horizon=HORIZON, reward="bag" if "token" in method else "terminal")
-    training = Training(method, settings, tuple(range(seeds)), device)
+    training = ReversalTraining(method, settings, tuple(range(seeds)), device)
     count = EPISODES if device.type == "cuda" else 1
     if device.type == "cuda":
         # Beyond the episodes that come before the recording.
@@ -139,7 +139,7 @@ def _timed(method: str, seeds: int, device: torch.device, rate: float) -> list[s
     return [method, str(seeds), f"{1000 * seconds:.2f}", f"{peak:.2f}", f"{share:.1%}"]
 
 
-def _flops(training: Training) -> float:
+def _flops(training: ReversalTraining) -> float:
     """Of the linear maps of one seed's episode in the dense layout: sampling once, each epoch forward and back."""
     s = training.settings
     nodes = s.batch * (s.horizon + training.method.rollouts_per_prompt(s) * (s.horizon - 1))

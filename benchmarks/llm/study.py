@@ -103,7 +103,7 @@ class Study:
             "seconds": seconds,
             "reward_first": curves["reward"][0],
             "reward_last": sum(last) / len(last),
-            **self._accuracy(trainer.accelerator.unwrap_model(trainer.model), Sampling.of(trainer.args)),
+            **self._accuracy(trainer.accelerator.unwrap_model(trainer.model), Sampling.from_arguments(trainer.args)),
             "curves": curves,
         }
 

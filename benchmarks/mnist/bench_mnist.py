@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.helpers.timing import ratio
 from tpo_torch.mnist.methods import RULES
-from tpo_torch.mnist.runs import Training
+from tpo_torch.mnist.runs import MnistTraining
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared.data import CLASSES, Mnist
 
@@ -62,13 +62,13 @@ class Update:
     def setup(self, method: str) -> None:
         torch.set_num_threads(THREADS)
         settings = MnistSettings()
-        self.training = Training(method, settings, range(SEEDS), noise(), "cpu")
+        self.training = MnistTraining(method, settings, range(SEEDS), noise(), "cpu")
         self.products = Products(settings)
         self.train()
 
     def train(self) -> None:
         self.training.train(UPDATES)
-        self.training.done = 0
+        self.training.update = 0
 
     def multiply(self) -> None:
         for _ in range(UPDATES):
@@ -88,7 +88,7 @@ class Evaluation:
 
     def setup(self) -> None:
         torch.set_num_threads(THREADS)
-        self.training = Training("ce", MnistSettings(), range(SEEDS), noise(), "cpu")
+        self.training = MnistTraining("ce", MnistSettings(), range(SEEDS), noise(), "cpu")
 
     def time_test_error(self) -> None:
         self.training.evaluate()

@@ -8,7 +8,7 @@ from benchmarks.helpers.timing import best_seconds, ratio
 from benchmarks.reversal.floor import Floor
 from tpo_torch.reversal import runs
 from tpo_torch.reversal.clear import ClearTraining
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.settings import ReversalSettings
 
 THREADS = 2
@@ -36,7 +36,7 @@ class Episode:
     def setup(self, case: str) -> None:
         torch.set_num_threads(THREADS)
         method, settings = CASES[case]
-        self.engine = Training(method, settings, (0,), torch.device("cpu"))
+        self.engine = ReversalTraining(method, settings, (0,), torch.device("cpu"))
         self.twin = ClearTraining(method, settings, 0)
         self.floor = Floor(self.engine)
         self.engine.episode()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tpo_torch.muon import ITERATIONS
 from tpo_torch.reversal.engine import merged
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.shared.transformer import HEAD_WIDTH, HEADS, HIDDEN, LAYERS, RULES, WIDTH, CausalTransformer
 
 # Forward, gradient of the weight, gradient of the input.
@@ -26,7 +26,7 @@ class Floor:
     the iterations of Muon. The sampling pass goes forward once, level by level; each epoch forward and back.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: ReversalTraining) -> None:
         self.products: list[Product] = []
         layouts = self._layouts(training)
         for layout, keys in layouts[:-1]:
@@ -42,7 +42,7 @@ class Floor:
         """How many, over all products."""
         return sum(x.shape[0] * x.shape[1] * x.shape[2] * y.shape[2] for x, y in self.products)
 
-    def _layouts(self, training: Training) -> list[tuple[Any, int]]:
+    def _layouts(self, training: ReversalTraining) -> list[tuple[Any, int]]:
         """The layouts of an episode, each with how many keys are cached: of the sampling steps, then of training."""
         seen: list[tuple[Any, int]] = []
         decode = CausalTransformer.decode
@@ -57,7 +57,7 @@ class Floor:
             rollout = merged.generate(training.net, training.draw())
         return [*seen, (rollout.layout, 0)]
 
-    def _pass(self, training: Training, layout: Any, cached: int, times: int, back: bool) -> None:
+    def _pass(self, training: ReversalTraining, layout: Any, cached: int, times: int, back: bool) -> None:
         shapes: list[tuple[int, int, int, int]] = []
         nodes, hidden = layout.tokens.shape[1], getattr(layout, "hidden", 0)
         for layer in range(LAYERS):
@@ -90,7 +90,7 @@ class Floor:
         )
         self.products += [(x, y), (x.mT, grad), (grad, y.mT)][: PASSES if back else 1]
 
-    def _optimizer(self, training: Training) -> None:
+    def _optimizer(self, training: ReversalTraining) -> None:
         for name, p in training.net.named_parameters():
             if RULES[name] == "muon":
                 low, high = sorted(p.shape[-2:])

@@ -13,7 +13,7 @@ import torch
 
 from tpo_ref.study.cli import show
 from tpo_torch.reversal.clear import ClearTraining
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.settings import ReversalSettings
 
 EPISODES, EVERY = 1_000, 50
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=EPISODES)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    engine = Training("tpo", SETTINGS, (options.seed,), torch.device("cpu"))
+    engine = ReversalTraining("tpo", SETTINGS, (options.seed,), torch.device("cpu"))
     twin = ClearTraining("tpo", SETTINGS, options.seed)
     rows, ours, theirs = [["episodes", "error", "ms, engine", "ms, twin", "ratio"]], 0.0, 0.0
     for start in range(0, options.episodes, EVERY):

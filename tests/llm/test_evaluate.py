@@ -120,7 +120,7 @@ def test_the_report_of_a_known_model(batch: int) -> None:
     assert report.pass_at[1].value == pytest.approx((1 / 4 + 2 / 4 + 1 + 0) / 4)
     assert report.pass_at[2].value == pytest.approx((3 / 6 + 5 / 6 + 1 + 0) / 4)
     assert report.truncated.value == 0
-    assert [a["answer"] for a in report.answers] == ["one", "no", "eleven", "no"]
+    assert [a.answer for a in report.answers] == ["one", "no", "eleven", "no"]
     assert report.logged()["eval/pass@2_se"] > 0
 
 
@@ -148,7 +148,7 @@ def test_a_batch_answers_as_each_prompt_alone_would() -> None:
         for batch in (1, 4)
     ]
     assert found[0].answers == found[1].answers
-    assert len({a["answer"] for a in found[0].answers}) > 1
+    assert len({a.answer for a in found[0].answers}) > 1
 
 
 def test_sampled_answers_hang_on_the_seed_of_evaluation_alone() -> None:

@@ -18,13 +18,22 @@ from trl import GRPOTrainer
 
 from tpo_torch.llm import TargetSettings, metrics
 from tpo_torch.llm.groups import ANCHORS
-from tpo_torch.llm.metrics import ENOUGH_GROUPS, NOT_OURS, AnchorWatch, Rows, TokenSums, Window, figures, token_sums
+from tpo_torch.llm.metrics import (
+    ENOUGH_GROUPS,
+    NOT_OURS,
+    AnchorWatch,
+    CompletionRows,
+    TokenSums,
+    Window,
+    figures,
+    token_sums,
+)
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, without_rounding
 
 pytestmark = tiny_llm.FILTERS
 
 
-def table(**columns: Any) -> Rows:
+def table(**columns: Any) -> CompletionRows:
     """Two groups of three, then one of two without an answer, then one of equal scores; what is not given is dull."""
     n = 10
     given_ = {
@@ -41,7 +50,7 @@ def table(**columns: Any) -> Rows:
         "kl": [0.1, 0.2, 0.3, 0.0, 0.0, 0.5, 0.0, 0.1, 0.2, 0.3],
         "sampler_gap": [0.0] * n,
     } | columns
-    return Rows(**{name: torch.tensor(values, dtype=torch.double) for name, values in given_.items()})
+    return CompletionRows(**{name: torch.tensor(values, dtype=torch.double) for name, values in given_.items()})
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -304,15 +313,15 @@ def test_figures_of_several_steps_are_averaged_and_trls_own_left_out(tmp_path: P
 # -- the watch over the anchor ----------------------------------------------------------------------------------------
 
 
-def spread(by: float, groups: int = 1, first: int = 0) -> Rows:
+def spread(by: float, groups: int = 1, first: int = 0) -> CompletionRows:
     """Groups of two whose old log-probabilities differ by so many nats, the worse one more likely."""
     n = 2 * groups
-    columns = {name: torch.ones(n, dtype=torch.double) for name in Rows._fields}
+    columns = {name: torch.ones(n, dtype=torch.double) for name in CompletionRows._fields}
     columns["group"] = torch.arange(n).double() // 2 + first
     columns["row"] = torch.arange(n).double()
     columns["score"] = torch.tensor([0.0, 1.0] * groups).double()
     columns["logp_old"] = torch.tensor([0.0, -by] * groups).double()
-    return Rows(**columns)
+    return CompletionRows(**columns)
 
 
 def test_a_degenerate_anchor_is_said_once_when_enough_groups_show_it() -> None:
@@ -333,7 +342,7 @@ def test_a_healthy_anchor_is_not_complained_of(settings: TargetSettings) -> None
 def test_a_step_of_many_groups_is_judged_as_a_whole() -> None:
     # Two thirds of the groups have a healthy anchor, and they come first: the last 64 alone would raise the alarm.
     healthy, degenerate = spread(0.5, 2 * ENOUGH_GROUPS), spread(50.0, ENOUGH_GROUPS, first=2 * ENOUGH_GROUPS)
-    rows = Rows(*(torch.cat(pair) for pair in zip(healthy, degenerate, strict=True)))
+    rows = CompletionRows(*(torch.cat(pair) for pair in zip(healthy, degenerate, strict=True)))
     assert not AnchorWatch().degenerate(rows, TargetSettings())
 
 

@@ -82,12 +82,11 @@ TABLE: dict[str, set[str]] = {
 }
 # Files that may import a library beyond what their folder may.
 OWN: dict[str, set[str]] = {
-    "tpo_ref/study/figures.py": {"matplotlib"},
+    "tpo_ref/study/drawing.py": {"matplotlib"},
     "tpo_ref/study/cli/commands.py": {"tyro"},
     "tpo_ref/study/cli/options.py": {"tyro"},
     "tpo_ref/study/cli/show.py": {"rich"},
     "tpo_torch/llm/program/commands.py": {"tyro", "tpo_ref.study.cli"},
-    "tpo_torch/llm/program/figures.py": {"matplotlib"},
     # The door that launchers start is the command line.
     "tpo_torch/llm/train.py": {"tpo_ref.study.cli"},
     # Where names of the first version still lead to.

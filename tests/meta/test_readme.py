@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tpo_torch.llm.program import dense
+from tpo_torch.llm.program import exactness_task
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -19,8 +19,8 @@ def test_each_block_runs(
 ) -> None:
     if "MODEL" in block:
         # A folder in place of the hub; the rest is as printed.
-        dense.tiny_model().float().save_pretrained(tmp_path / "model")
-        dense.tiny_tokenizer().save_pretrained(tmp_path / "model")
+        exactness_task.tiny_model().float().save_pretrained(tmp_path / "model")
+        exactness_task.tiny_tokenizer().save_pretrained(tmp_path / "model")
         monkeypatch.setenv("MODEL", str(tmp_path / "model"))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})

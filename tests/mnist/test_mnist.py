@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tpo_ref.study.context import Context
+from tpo_ref.study.protocol import Arrays
 from tpo_torch import closed_form
-from tpo_torch.mnist import mechanism, runs
+from tpo_torch.mnist import clear, mechanism, runs
 from tpo_torch.mnist.methods import RULES, Feedback, act, resolve, standardized_scores
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared.data import Mnist
-from tpo_torch.shared.nets import lecun_normal
 from tpo_torch.standardize import standardize
 
 METHODS = tuple(RULES)
@@ -154,8 +154,8 @@ def test_rules_read_nothing_back_from_the_device(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_trains_as_it_would_alone(method: str) -> None:
-    together = runs.Training(method, SMALL, (3, 5, 11), DATA, "cpu")
-    alone = runs.Training(method, SMALL, (5,), DATA, "cpu")
+    together = runs.MnistTraining(method, SMALL, (3, 5, 11), DATA, "cpu")
+    alone = runs.MnistTraining(method, SMALL, (5,), DATA, "cpu")
     for training in (together, alone):
         training.train(1)
     # Adam forgives a scaled gradient, so the gradient itself is looked at too.
@@ -170,59 +170,46 @@ def test_a_seed_trains_as_it_would_alone(method: str) -> None:
 
 @pytest.mark.paper("Fig. 4")
 @pytest.mark.parametrize("method", METHODS)
-def test_stacked_training_equals_one_plain_loop(method: str) -> None:
-    training = runs.Training(method, SMALL, (7,), DATA, "cpu")
-    training.train(20)
-    torch.testing.assert_close(training.test_logits()[0], plain_loop(method, 7, 20), rtol=0, atol=2e-4)
+@pytest.mark.parametrize("options", [{}, {"eta": 2.0, "dg_eta": 0.5, "train_images": 100}], ids=["plain", "options"])
+def test_stacked_training_equals_the_clear_form(method: str, options: dict[str, Any]) -> None:
+    settings = dataclasses.replace(SMALL, **options)
+    textbook = clear.train(method, settings, 7, DATA)
+    arrays = runs.run(method, settings, (3, 7), DATA)
+    assert arrays["update"].tolist() == textbook.update
+    # The two sum in another order: an image may lie on the edge between two classes, and an action between two.
+    one_image, one_action = 1 / len(DATA.test_images), 1 / (settings.batch * settings.eval_every)
+    np.testing.assert_allclose(arrays["test_error"][1], textbook.test_error, atol=1.01 * one_image)
+    np.testing.assert_allclose(arrays["train_reward"][1], textbook.train_reward, atol=1.01 * one_action)
+    training = runs.MnistTraining(method, settings, (7,), DATA, "cpu")
+    for _ in range(settings.updates // settings.eval_every):
+        training.train(settings.eval_every)
+    torch.testing.assert_close(training.test_logits()[0], textbook.test_logits, rtol=0, atol=2e-4)
 
 
-def plain_loop(method: str, seed: int, updates: int) -> Tensor:
-    """The clear twin: one seed, nn.Linear, losses written out from their definitions. Returns the test logits."""
-    generator = torch.Generator().manual_seed(seed)
-    widths = (DATA.pixels, SMALL.hidden, SMALL.hidden, CLASSES)
-    linears = [torch.nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
-    for linear in linears:
-        linear.weight.data = lecun_normal(linear.in_features, linear.out_features, generator).T
-        linear.bias.data.zero_()
-    net = torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1], torch.nn.ReLU(), linears[2])
-    optimizer = torch.optim.Adam(net.parameters(), lr=SMALL.learning_rate)
-    indices = torch.randint(len(DATA.train_images), (updates, SMALL.batch), generator=generator)
-    uniforms = torch.rand((updates, SMALL.batch), generator=generator)
-    for rows, uniform in zip(indices.numpy(), uniforms, strict=True):
-        x = torch.as_tensor(DATA.train_images[rows] / np.float32(255))
-        y = torch.as_tensor(DATA.train_labels[rows].astype(int))
-        loss = plain_losses(method, net(x), y, uniform).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        logits: Tensor = net(torch.as_tensor(DATA.test_images / np.float32(255)))
-    return logits
+@pytest.mark.parametrize("method", METHODS)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_losses_of_the_clear_form_have_the_gradients_of_the_rules(method: str, seed: int) -> None:
+    # Adam forgives a scaled gradient, so that whole runs do not show a wrong factor.
+    settings = MnistSettings(eta=2.0, dg_eta=0.5)
+    logits, labels = policies(seed, n=6, spread=1.0)
+    uniforms = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)).double()
+    textbook, fast = logits[0].clone().requires_grad_(), logits.clone().requires_grad_()
+    loss, reward = clear.losses(method, textbook, labels[0], uniforms[0], settings)
+    feedback = act(fast, labels, uniforms)
+    torch.testing.assert_close(reward, feedback.rewards[0, :, 0])
+    (ours,) = torch.autograd.grad(loss.sum(), textbook)
+    (theirs,) = torch.autograd.grad(RULES[method](feedback, settings).sum(), fast)
+    torch.testing.assert_close(ours, theirs[0])
 
 
-def plain_losses(method: str, logits: Tensor, y: Tensor, uniform: Tensor) -> Tensor:
-    log_pi = torch.log_softmax(logits, -1)
-    pi = log_pi.detach().exp()
-    a = torch.tensor(
-        [int(np.searchsorted(np.cumsum(p)[:-1], t, "right")) for p, t in zip(pi.numpy(), uniform.numpy(), strict=True)]
-    )
-    e_a = torch.nn.functional.one_hot(a, CLASSES)
-    log_pi_a = (log_pi * e_a).sum(-1)
-    advantage = (a == y).float() - (pi**2).sum(-1)
-    scores = advantage[:, None] * e_a
-    u = (scores - scores.mean(-1, keepdim=True)) / scores.std(-1, keepdim=True, correction=0)
-    if method == "tpo":
-        target = torch.softmax(log_pi.detach() + u, -1)
-        return -(target * log_pi).sum(-1)
-    if method == "dg":
-        return -torch.sigmoid(-advantage * log_pi_a.detach()) * advantage * log_pi_a
-    if method == "pg":
-        return -advantage * log_pi_a
-    if method == "pg_batchnorm":
-        return -(advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8) * log_pi_a
-    if method == "group_pg":
-        return -(u * e_a).sum(-1) * log_pi_a
-    return torch.nn.functional.cross_entropy(logits, y, reduction="none")
+def test_the_clear_form_knows_the_methods_of_the_fast_run_and_shares_no_formula_with_it() -> None:
+    assert set(clear.METHODS) == set(METHODS)
+    with pytest.raises(ValueError, match=r"tpp.*did you mean.*'tpo'"):
+        clear.train("tpp", SMALL, 0, DATA)
+    nodes = list(ast.walk(ast.parse(Path(clear.__file__).read_text())))
+    modules = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    ours = {name for name in modules if name.startswith("tpo_torch")}
+    assert ours == {"tpo_torch.mnist.settings", "tpo_torch.shared.data", "tpo_torch.shared.nets"}
 
 
 def test_curves_have_the_promised_shapes_and_true_update_counts() -> None:
@@ -427,7 +414,7 @@ def test_bad_arguments_are_refused(changes: dict[str, Any], error: type[Exceptio
         runs.run(**arguments)
 
 
-def assert_equal_bits(a: runs.Arrays, b: runs.Arrays) -> None:
+def assert_equal_bits(a: Arrays, b: Arrays) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype

@@ -12,7 +12,7 @@ import torch
 from benchmarks import gpu
 from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.methods import METHODS
 from tpo_torch.reversal.settings import ReversalSettings
 
@@ -52,7 +52,7 @@ def test_same_answers_and_gradient_as_on_the_cpu() -> None:
 @needs_cuda
 @pytest.mark.parametrize("method", METHODS)
 def test_an_episode_reads_nothing_back(method: str) -> None:
-    training = Training(method, SMALL, (0, 1), torch.device("cuda"))
+    training = ReversalTraining(method, SMALL, (0, 1), torch.device("cuda"))
     draws = training.draw().to(training.device)
     training.update(draws)
     torch.cuda.set_sync_debug_mode("error")
@@ -66,7 +66,7 @@ def test_an_episode_reads_nothing_back(method: str) -> None:
 @needs_cuda
 @pytest.mark.parametrize("method", METHODS)
 def test_replays_equal_eager_episodes_and_a_run_repeats(method: str) -> None:
-    eager = Training(method, SMALL, (0, 1), torch.device("cuda"))
+    eager = ReversalTraining(method, SMALL, (0, 1), torch.device("cuda"))
     eager.start = eager._on_device
     curves = eager.train(SMALL.episodes)["error"]
     for _ in range(2):

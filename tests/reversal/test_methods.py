@@ -15,7 +15,7 @@ from torch import Tensor
 from tpo_ref import advantages, dg, grpo, pg, ppo, tpo, variants
 from tpo_ref.standardize import standardize
 from tpo_torch.reversal import runs
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.methods import ALIASES, GROUP, METHODS, SINGLE, TOKEN, resolve
 from tpo_torch.reversal.settings import ReversalSettings
 
@@ -215,7 +215,7 @@ def test_a_token_level_method_refuses_the_terminal_reward(method: str) -> None:
     terminal = replace(SETTINGS, reward="terminal")
     message = f"{method}: got reward 'terminal'.*take {method.replace('_token', '')}"
     with pytest.raises(ValueError, match=message):
-        Training(method, terminal, (0,), torch.device("cpu"))
+        ReversalTraining(method, terminal, (0,), torch.device("cpu"))
     with pytest.raises(ValueError, match=message):
         runs.run(method, terminal, (0,))
     # The method that it names instead exists.

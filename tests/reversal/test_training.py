@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tpo_ref.study.context import Context
+from tpo_ref.study.protocol import Arrays
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.reversal import runs
 from tpo_torch.reversal.clear import ClearTraining
 from tpo_torch.reversal.engine import dense
-from tpo_torch.reversal.engine.training import METRICS, Training
+from tpo_torch.reversal.engine.training import METRICS, ReversalTraining
 from tpo_torch.reversal.methods import METHODS, SINGLE, TOKEN
 from tpo_torch.reversal.settings import ReversalSettings
 from tpo_torch.shared.transformer import CausalTransformer
@@ -66,7 +67,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float 
 @pytest.mark.parametrize(("method", "settings"), TASKS, ids=lambda x: x if isinstance(x, str) else x.reward)
 @pytest.mark.parametrize("engine", ["merged", "dense"])
 def test_an_episode_is_the_clear_twins(engine: str, method: str, settings: ReversalSettings) -> None:
-    training, clear = Training(method, settings, (7,), CPU), ClearTraining(method, settings, 7)
+    training, clear = ReversalTraining(method, settings, (7,), CPU), ClearTraining(method, settings, 7)
     if engine == "dense":
         training.generate = dense.generate
     for _ in range(2):
@@ -81,8 +82,8 @@ def test_an_episode_is_the_clear_twins(engine: str, method: str, settings: Rever
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_trains_as_it_would_alone(method: str) -> None:
-    together = Training(method, TINY, (3, 5, 11), CPU)
-    alone = Training(method, TINY, (5,), CPU)
+    together = ReversalTraining(method, TINY, (3, 5, 11), CPU)
+    alone = ReversalTraining(method, TINY, (5,), CPU)
     both, own = (training.train(2) for training in (together, alone))
     assert both.keys() == own.keys()
     for name in own:
@@ -93,20 +94,20 @@ def test_a_seed_trains_as_it_would_alone(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_episode_reads_nothing_back_from_the_device(method: str) -> None:
     # A meta tensor has no values to read: whatever would synchronise a GPU fails here.
-    training = Training(method, SMALL, (0, 1), torch.device("meta"))
+    training = ReversalTraining(method, SMALL, (0, 1), torch.device("meta"))
     figures = training.episode()
     assert all(figure.is_meta and figure.shape == (2,) for figure in figures.values())
 
 
 def test_wide_methods_take_more_prompts_at_a_larger_rate() -> None:
-    narrow, wide = (Training(name, TINY, (0,), CPU) for name in ("dg", "dg_wide"))
+    narrow, wide = (ReversalTraining(name, TINY, (0,), CPU) for name in ("dg", "dg_wide"))
     assert narrow.draw().uniforms.shape == (1, 4, 1, 3)
     assert wide.draw().uniforms.shape == (1, 4 * 3, 1, 3)
     rates = [training.optimizer.param_groups[0]["lr"] for training in (narrow, wide)]
     assert rates == [1e-3, pytest.approx(1e-3 * 3**0.5)]
     # As many answers as a grouped method samples.
-    assert Training("tpo", TINY, (0,), CPU).draw().uniforms.shape == (1, 4, 3, 3)
-    assert Training("tpo_token", TINY, (0,), CPU).draw().more.shape == (1, 4, 3, 2)
+    assert ReversalTraining("tpo", TINY, (0,), CPU).draw().uniforms.shape == (1, 4, 3, 3)
+    assert ReversalTraining("tpo_token", TINY, (0,), CPU).draw().more.shape == (1, 4, 3, 2)
 
 
 @pytest.mark.parametrize("method", ["tpo", "tpo_ratio", "grpo", "grpo_no_kl", "grpo_masked", "group_pg"])
@@ -114,7 +115,7 @@ def test_wide_methods_take_more_prompts_at_a_larger_rate() -> None:
 def test_a_batch_that_fails_throughout_moves_nothing(method: str, precision: str) -> None:
     # 4⁸ answers, 12 of them tried: the optimiser would make full steps of what rounding leaves of a zero gradient.
     settings = replace(TINY, vocab=4, horizon=8, reward="terminal", precision=precision)
-    training = Training(method, settings, (0,), CPU)
+    training = ReversalTraining(method, settings, (0,), CPU)
     before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
     figures = training.episode()
     assert figures["error"].item() == figures["all_fail"].item() == 1
@@ -143,7 +144,7 @@ def test_figures_are_of_the_batch_before_the_update(method: str) -> None:
 
 
 def test_the_gradient_norm_is_that_of_the_first_gradient() -> None:
-    training, clear = (Training("tpo", replace(TINY, epochs=n), (2,), CPU) for n in (4, 1))
+    training, clear = (ReversalTraining("tpo", replace(TINY, epochs=n), (2,), CPU) for n in (4, 1))
     norm = training.episode()["gradient_norm"]
     clear.episode()
     gradient = torch.cat([p.grad.flatten() for p in clear.net.parameters() if p.grad is not None])
@@ -205,18 +206,18 @@ def test_a_killed_run_continues_bit_for_bit(method: str, tmp_path: Path, monkeyp
         assert calls == [(done, 6) for done in range(moment, 7)]
         assert_equal_bits(whole, resumed)
     # In the middle of a block: what was computed since the last checkpoint is computed again.
-    path, count, episode = tmp_path / "middle.npz", [0], Training.episode
+    path, count, episode = tmp_path / "middle.npz", [0], ReversalTraining.episode
 
-    def fail(self: Training) -> dict[str, Tensor]:
+    def fail(self: ReversalTraining) -> dict[str, Tensor]:
         count[0] += 1
         if count[0] == 7:
             raise Killed
         return episode(self)
 
-    monkeypatch.setattr(Training, "episode", fail)
+    monkeypatch.setattr(ReversalTraining, "episode", fail)
     with pytest.raises(Killed):
         runs.run(method, SMALL, (0, 1), Context(checkpoint=path))
-    monkeypatch.setattr(Training, "episode", episode)
+    monkeypatch.setattr(ReversalTraining, "episode", episode)
     assert_equal_bits(whole, runs.run(method, SMALL, (0, 1), Context(checkpoint=path)))
 
 
@@ -227,11 +228,11 @@ def test_a_process_that_was_killed_continues_bit_for_bit(tmp_path: Path) -> None
     program = (
         "import os, signal, sys, torch; from pathlib import Path; import test_training as t\n"
         "torch.set_num_threads(1); t.runs.CHECKPOINT_SECONDS = t.runs.BLOCK_SECONDS = 0.0\n"
-        "episode, count = t.Training.episode, []\n"
+        "episode, count = t.ReversalTraining.episode, []\n"
         "def die(self):\n"
         "    count.append(0)\n"
         "    return os.kill(os.getpid(), signal.SIGKILL) if len(count) == 10 else episode(self)\n"
-        "t.Training.episode = die\n"
+        "t.ReversalTraining.episode = die\n"
         "t.runs.run('tpo', t.SMALL, (0, 1), t.Context(checkpoint=Path(sys.argv[1])))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -351,7 +352,7 @@ def test_the_clear_twin_refuses_the_same(method: str, reward: str, message: str)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", METHODS)
 def test_an_episode_on_a_gpu_is_the_cpus(method: str) -> None:
-    ours, theirs = (Training(method, TINY, (3, 5), torch.device(where)) for where in ("cuda", "cpu"))
+    ours, theirs = (ReversalTraining(method, TINY, (3, 5), torch.device(where)) for where in ("cuda", "cpu"))
     # Enough that the graph, which is recorded after the first few, is replayed.
     for _ in range(6):
         figures, expected = ours.episode(), theirs.episode()
@@ -361,7 +362,7 @@ def test_an_episode_on_a_gpu_is_the_cpus(method: str) -> None:
         assert_same(found, parameters(theirs.net, seed), atol=1e-6)
 
 
-def assert_equal_bits(a: runs.Arrays, b: runs.Arrays) -> None:
+def assert_equal_bits(a: Arrays, b: Arrays) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert a[name].dtype == b[name].dtype

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
+from numpy.typing import NDArray
 
-from tpo_ref.study import files
+from tpo_ref.study import drawing
+from tpo_ref.study.drawing import TITLE_SIZE, Axes, Figure
 from tpo_ref.study.protocol import Claim, Experiment, Panel, Results, Suite
 from tpo_ref.study.styles import style
+
+Floats = NDArray[np.float64]
 
 # Inches; beyond three panels, or four of a suite, a new row begins.
 PANEL_WIDTHS, PANEL_HEIGHT, LEGEND_HEIGHT = {1: 6.4, 2: 4.6, 3: 3.8, 4: 3.4}, 3.4, 0.75
 ROW_HEIGHT = 2.7
 MOST_COLUMNS, MOST_SUITE_COLUMNS = 3, 4
-DPI = 160
 BAND_OPACITY = 0.2
-TITLE_SIZE, MARK_SIZE, ABOVE_CURVES, LINE_WIDTH = 10, 6, 5, 0.8
+MARK_SIZE, ABOVE_CURVES, LINE_WIDTH = 6, 5, 0.8
 # Inches a legend entry takes at most; as many columns as fit, so that none is cut.
 LEGEND_ENTRY_WIDTH = 2.1
 PERCENT = 100.0
@@ -33,14 +30,6 @@ PERCENT_TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
 WIDE_PERCENT_TICKS, MOST_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100), 8
 # Curves of so few points show them.
 FEW_POINTS = 10
-LOOK: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "lines.linewidth": 1.6,
-}
 
 
 def draw(experiment: Experiment, scale: str, results: Results, path: Path) -> Path:
@@ -66,7 +55,7 @@ def draw_health(experiment: Experiment, scale: str, results: Results, path: Path
 def draw_suite(suite: Suite, members: Mapping[str, tuple[Experiment, Results]], scale: str, path: Path) -> Path:
     """Draw the first panel of every member that has results into one file, with one legend."""
     labels = dict(zip(suite.members, suite.labels or suite.members, strict=True))
-    with mpl.rc_context(LOOK):
+    with drawing.look():
         figure, axes = _grid(len(members), MOST_SUITE_COLUMNS)
         marks: list[Claim] = []
         for axis, (name, (experiment, results)) in zip(axes, members.items(), strict=True):
@@ -74,7 +63,7 @@ def draw_suite(suite: Suite, members: Mapping[str, tuple[Experiment, Results]], 
             _draw_panel(axis, experiment, experiment.panels[0], results, own)
             axis.set_title(labels[name], fontsize=TITLE_SIZE)
             marks += [claim for claim in own if claim.mark and claim.mark[0] == experiment.panels[0].array]
-        _say_once(axes)
+        _label_once(axes)
         smaller = any(experiment.departs(scale) for experiment, _ in members.values())
         tasks = ", smaller tasks than the paper's" if smaller else ""
         figure.suptitle(f"{suite.title}\n{scale} scale{tasks}, mean ± standard error over seeds", fontsize=TITLE_SIZE)
@@ -84,7 +73,7 @@ def draw_suite(suite: Suite, members: Mapping[str, tuple[Experiment, Results]], 
 def _draw_panels(
     experiment: Experiment, panels: Sequence[Panel], scale: str, results: Results, path: Path, title: str
 ) -> Path:
-    with mpl.rc_context(LOOK):
+    with drawing.look():
         figure, axes = _grid(len(panels), MOST_COLUMNS)
         marks = _marks(experiment, scale, results)
         for axis, panel in zip(axes, panels, strict=True):
@@ -93,23 +82,18 @@ def _draw_panels(
         departs = experiment.departs(scale)
         lines = [title, f"{scale} scale, mean ± standard error of {seeds} seeds", *([departs] if departs else [])]
         figure.suptitle("\n".join(lines), fontsize=TITLE_SIZE)
-        drawn = {panel.array for panel in panels}
-        return _finish(figure, axes, [claim for claim in marks if claim.mark and claim.mark[0] in drawn], path)
+        arrays = {panel.array for panel in panels}
+        return _finish(figure, axes, [claim for claim in marks if claim.mark and claim.mark[0] in arrays], path)
 
 
-def _grid(count: int, most: int) -> tuple[Figure, list[Any]]:
+def _grid(count: int, most: int) -> tuple[Figure, list[Axes]]:
     columns = min(count, most)
     rows = -(-count // columns)
     height = PANEL_HEIGHT if rows == 1 else rows * ROW_HEIGHT
-    figure = Figure(figsize=(PANEL_WIDTHS[columns] * columns, height + LEGEND_HEIGHT), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
+    return drawing.grid(count, columns, PANEL_WIDTHS[columns] * columns, height + LEGEND_HEIGHT)
 
 
-def _say_once(axes: Sequence[Any]) -> None:
+def _label_once(axes: Sequence[Axes]) -> None:
     """Leave out a label that the panel to the left has too."""
     labels = [axis.get_ylabel() for axis in axes]
     for index, axis in enumerate(axes):
@@ -117,17 +101,12 @@ def _say_once(axes: Sequence[Any]) -> None:
             axis.set_ylabel("")
 
 
-def _finish(figure: Figure, axes: Sequence[Any], marks: Sequence[Claim], path: Path) -> Path:
+def _finish(figure: Figure, axes: Sequence[Axes], marks: Sequence[Claim], path: Path) -> Path:
     """One legend for all panels, and the file."""
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = drawing.handles_of(axes)
     if marks:
-        handles[_origin(marks)] = Line2D([], [], marker="o", mfc="none", mec="black", linestyle="none")
-    columns = int(figure.get_figwidth() // LEGEND_ENTRY_WIDTH)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip("."), dpi=DPI)
-    files.write_bytes(path, buffer.getvalue())
-    return path
+        handles[_origin(marks)] = drawing.open_circle()
+    return drawing.finish(figure, handles, int(figure.get_figwidth() // LEGEND_ENTRY_WIDTH), path)
 
 
 def _origin(marks: Sequence[Claim]) -> str:
@@ -139,7 +118,7 @@ def _marks(experiment: Experiment, scale: str, results: Results) -> list[Claim]:
     return [c for c in experiment.claims() if c.mark and scale in c.accept and set(c.methods) <= set(results)]
 
 
-def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Results, marks: Sequence[Claim]) -> None:
+def _draw_panel(axis: Axes, experiment: Experiment, panel: Panel, results: Results, marks: Sequence[Claim]) -> None:
     unit = PERCENT if panel.percent else 1.0
     for method, arrays in results.items():
         if panel.array not in arrays:
@@ -158,8 +137,7 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
         axis.set_yscale("log")
         if panel.line is not None:
             # Numbers near the line are read off, where powers of ten would say little.
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(LogFormatter())
+            drawing.number_log_ticks(axis)
     if panel.limits is not None:
         axis.set_ylim(*(limit * unit for limit in panel.limits))
     if panel.log and panel.percent:
@@ -168,7 +146,7 @@ def _draw_panel(axis: Any, experiment: Experiment, panel: Panel, results: Result
     axis.set_ylabel(panel.label)
 
 
-def _percent_ticks(axis: Any) -> None:
+def _percent_ticks(axis: Axes) -> None:
     low, high = axis.get_ylim()
     ticks = [tick for tick in PERCENT_TICKS if low <= tick <= high]
     axis.set_yticks(ticks if len(ticks) <= MOST_TICKS else [t for t in WIDE_PERCENT_TICKS if low <= t <= high])
@@ -176,7 +154,7 @@ def _percent_ticks(axis: Any) -> None:
     axis.yaxis.set_minor_formatter("")
 
 
-def _band(x: Any, curves: Any, partial: bool) -> tuple[Any, Any, Any]:
+def _band(x: NDArray[Any], curves: Floats, partial: bool) -> tuple[NDArray[Any], Floats, Floats]:
     """Where every seed has a value, or any when partial: their mean and its standard error, 0 for a single value."""
     has = ~np.isnan(curves)
     at = has.any(0) if partial else has.all(0)
@@ -187,7 +165,7 @@ def _band(x: Any, curves: Any, partial: bool) -> tuple[Any, Any, Any]:
     return x, mean, np.sqrt(squares / np.maximum(count - 1, 1) / count)
 
 
-def _draw_marks(axis: Any, panel: Panel, marks: Sequence[Claim], unit: float) -> None:
+def _draw_marks(axis: Axes, panel: Panel, marks: Sequence[Claim], unit: float) -> None:
     for claim in marks:
         assert claim.mark is not None
         array, x, y = claim.mark
@@ -195,5 +173,5 @@ def _draw_marks(axis: Any, panel: Panel, marks: Sequence[Claim], unit: float) ->
             continue
         colour = style(claim.methods[0]).colour
         # A mark without a step is a level, the value a curve should settle at: it stands at the end of the axis.
-        step = axis.get_lines()[0].get_xdata()[-1] if np.isnan(x) else x
+        step = np.asarray(axis.get_lines()[0].get_xdata())[-1] if np.isnan(x) else x
         axis.plot([step], [y * unit], "o", mfc="none", mec=colour, ms=MARK_SIZE, zorder=ABOVE_CURVES, linestyle="none")

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from tpo_torch.llm.groups import TargetSettings, group_coefficients
-from tpo_torch.llm.metrics import Rows
+from tpo_torch.llm.metrics import CompletionRows
 
 # Prefixed, since a reward function may log a "score" of its own.
 COLUMNS = ("tpo/score", "tpo/u", "tpo/p_old", "tpo/q")
@@ -29,7 +29,7 @@ class CompletionTable:
             self.logs["extra"][name].extend([NAN] * count)
         self.since = 0 if train else self.since + count
 
-    def fill(self, rows: Rows, settings: TargetSettings, count: int, group: int) -> None:
+    def fill(self, rows: CompletionRows, settings: TargetSettings, count: int, group: int) -> None:
         """What an optimizer step has seen of the newest round, whose groups have numbers of `group` and above."""
         valid = rows.valid.bool()
         old = rows.logp_old

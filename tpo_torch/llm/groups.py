@@ -162,11 +162,11 @@ def group_coefficients(
         raise ValueError(f"logp: got none, expected log-probabilities; only an unmoved ratio needs none: {settings}")
     packing = pack(groups)
     rows = {"scores": scores, "logp": logp, "logp_old": logp_old, "lengths": lengths, "valid": valid}
-    for name, given in rows.items():
-        if given is not None:
-            checks.same_shape(name, given, tuple(groups.shape))
-        if given is not None and name.startswith("logp") and not given.is_floating_point():
-            raise TypeError(f"{name}: got {given.dtype}, expected log-probabilities; were token ids passed?")
+    for name, column in rows.items():
+        if column is not None:
+            checks.same_shape(name, column, tuple(groups.shape))
+        if column is not None and name.startswith("logp") and not column.is_floating_point():
+            raise TypeError(f"{name}: got {column.dtype}, expected log-probabilities; were token ids passed?")
     keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
     u = standardize(packing.to_groups(scores), keep, settings.tau)
     u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))

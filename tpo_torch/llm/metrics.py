@@ -14,8 +14,8 @@ from tpo_torch import diagnostics, simplex
 from tpo_torch.llm.groups import TargetSettings, group_coefficients, pack
 from tpo_torch.llm.rollouts import Round
 
-# GRPO's own figures: those of clipping and of its loss mean nothing here, the others depend on the micro-batch and are
-# made anew.
+# GRPO's own figures are dropped: those of clipping and of its loss mean nothing here, and the others depend on the
+# micro-batch and are computed again over the whole step.
 NOT_OURS = (
     "clip_ratio/low_mean",
     "clip_ratio/low_min",
@@ -26,12 +26,12 @@ NOT_OURS = (
     "entropy",
     "kl",
 )
-# The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor, and of how many groups at
-# least: the median of a few falls below now and then.
+# The target counts as the anchor if the median TV(q, p_old) of groups with unequal rewards is below the first number;
+# the second is how many groups it takes, because the median of a few falls below by chance.
 DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 64
 
 
-class Rows(NamedTuple):
+class CompletionRows(NamedTuple):
     """One table entry per completion, (R,) each, in double precision."""
 
     group: Tensor
@@ -63,21 +63,21 @@ class Window:
         self._parts: list[Tensor] = []
 
     def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
-        """The rows of one micro-batch, as numbered in their round."""
-        known = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
-        group, score, valid, length, digest, finished = (x[rows] for x in known)
-        columns = Rows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
+        """Add the rows of one micro-batch, by their numbers in the round."""
+        columns_of_round = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
+        group, score, valid, length, digest, finished = (x[rows] for x in columns_of_round)
+        columns = CompletionRows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
         self._parts.append(torch.stack([x.double() for x in columns], -1))
 
-    def close(self, gather: Callable[[Tensor], Tensor]) -> Rows:
-        """All rows of all processes, in the order of their numbers; and begin anew."""
-        # On the host: many small steps follow, and none of them then waits for the device.
+    def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
+        """Return all rows of all processes in the order of their numbers, and start an empty window."""
+        # The table moves to the host, because many small operations follow, and none then waits for the device.
         table = gather(torch.cat(self._parts)).cpu()
         self._parts = []
         # A row that an optimizer step sees several times counts once.
         key = table[:, 0] * (table[:, 1].max() + 1) + table[:, 1]
         _, first = _first_of_each(key)
-        return Rows(*table[first].unbind(-1))
+        return CompletionRows(*table[first].unbind(-1))
 
 
 def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask: Tensor) -> TokenSums:
@@ -97,31 +97,31 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
     return TokenSums(total(entropies), kl, gap)
 
 
-def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
-    """Everything worth a line in the log; NaN where no group has an answer.
+def figures(rows: CompletionRows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
+    """Return the figures of one optimizer step for the log; NaN where no group has an answer.
 
     Args: rows of whole groups; settings of the target; beta, the weight of the KL to the reference.
     Returns: `tpo/…`, figures of the target, `anchor/…`, health of what the scores tilt, `group/…`, health of the
         batch, and `entropy`, `kl` by token.
     """
     valid = rows.valid.bool()
-    made = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
+    fit = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
     packing = pack(rows.group.long())
     keep = packing.mask & packing.to_groups(valid)
-    grouped = Rows(*(packing.to_groups(column) for column in rows))
-    u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (made.u, made.p, made.q))
+    grouped = CompletionRows(*(packing.to_groups(column) for column in rows))
+    u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (fit.u, fit.p, fit.q))
     mixed = diagnostics.zero_variance(u, keep) == 0
     tokens = rows.length.sum().clamp(min=1)
     old = packing.to_groups(anchor_logits(rows, settings))
     health = diagnostics.anchor_health(old, u, settings.eta, keep)
-    fitted = torch.where(keep.any(-1), made.cross_entropy, math.nan)
+    cross_entropy = torch.where(keep.any(-1), fit.cross_entropy, math.nan)
     # A p that underflows where q just does not would make it infinite.
     distance = torch.where(keep.any(-1), simplex.kl(q, p.clamp(min=torch.finfo(p.dtype).tiny)), math.nan)
-    found = {
-        "tpo/cross_entropy": diagnostics.group_mean(fitted),
+    figures_ = {
+        "tpo/cross_entropy": diagnostics.group_mean(cross_entropy),
         "tpo/kl_target": diagnostics.group_mean(distance),
         "tpo/target_entropy": diagnostics.group_mean(torch.where(keep.any(-1), simplex.entropy(q), math.nan)),
-        "tpo/max_coefficient": made.c.abs().max(),
+        "tpo/max_coefficient": fit.c.abs().max(),
         **{f"anchor/{name}": diagnostics.group_mean(x) for name, x in health._asdict().items()},
         "anchor/tv_median": torch.quantile(health.tv[mixed], 0.5) if bool(mixed.any()) else torch.tensor(math.nan),
         "anchor/length_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.length, keep)),
@@ -137,16 +137,16 @@ def figures(rows: Rows, settings: TargetSettings, beta: float = 0.0) -> dict[str
     }
     if settings.anchor != "policy":
         policy = diagnostics.summarise(grouped.logp_old, u, settings.eta, keep)
-        found |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
+        figures_ |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
     if beta:
-        found["kl"] = rows.kl.sum() / tokens
+        figures_["kl"] = rows.kl.sum() / tokens
     if bool((rows.sampler_gap > 0).any()):
-        found["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
-    return {name: float(x) for name, x in found.items()}
+        figures_["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
+    return {name: float(x) for name, x in figures_.items()}
 
 
-def anchor_logits(rows: Rows, settings: TargetSettings) -> Tensor:
-    """What the softmax of the anchor is taken of, (R,) nats."""
+def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
+    """Return the logits of the anchor, (R,) nats."""
     if settings.anchor == "ratio":
         return torch.zeros_like(rows.logp_old)
     scale = rows.length.clamp(min=1) if settings.anchor == "length" else settings.anchor_temperature
@@ -154,46 +154,46 @@ def anchor_logits(rows: Rows, settings: TargetSettings) -> Tensor:
 
 
 class AnchorWatch:
-    """Says once that the anchor is degenerate: when the target of groups with a signal is the anchor itself."""
+    """The warning of a degenerate anchor, given once: when the target of groups with a signal is the anchor itself."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
         self.said = False
 
-    def degenerate(self, rows: Rows, settings: TargetSettings) -> bool:
-        """Whether it should be said now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
+    def degenerate(self, rows: CompletionRows, settings: TargetSettings) -> bool:
+        """Whether the warning is due now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
         if self.said:
             return False
         valid = rows.valid.bool()
-        made = group_coefficients(
+        anchored = group_coefficients(
             rows.logp_old, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid
         )
         packing = pack(rows.group.long())
         keep = packing.to_groups(valid) & packing.mask
-        mixed = diagnostics.zero_variance(packing.to_groups(made.u), keep) == 0
-        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (made.q, made.p_old)))
+        mixed = diagnostics.zero_variance(packing.to_groups(anchored.u), keep) == 0
+        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (anchored.q, anchored.p_old)))
         now = tv[mixed].tolist()
         self.seen = (self.seen + now)[-max(ENOUGH_GROUPS, len(now)) :]
         self.said = len(self.seen) >= ENOUGH_GROUPS and statistics.median(self.seen) < DEGENERATE_TV
         return self.said
 
     def message(self, settings: TargetSettings) -> str:
-        """What is wrong and what to do."""
+        """Return the text of the warning, with the remedy."""
         median = statistics.median(self.seen)
-        found = (
+        what = (
             f"anchor {settings.anchor!r} is degenerate: of the last {len(self.seen)} groups with unequal rewards, the "
             f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. "
         )
         if settings.anchor == "ratio":
-            return f"{found}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
+            return f"{what}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
         return (
-            f"{found}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
+            f"{what}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
             "the old policy whatever the rewards say. Use anchor='ratio', which has the same stationary points"
         )
 
 
 def _first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted distinct values, and where each stands first."""
+    """Return the distinct values in ascending order, and where each stands first."""
     values, which = torch.unique(key, return_inverse=True)
     first = torch.full_like(values, len(key), dtype=torch.long)
     first.scatter_reduce_(0, which, torch.arange(len(key), device=key.device), "amin")

@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 class RewardError(RuntimeError):
-    """A reward function raised, or returned what are no rewards; the message names it and the process."""
+    """The error of a reward function that raised or returned no rewards; the message names it and the process."""
 
 
 class SafeRewards:
-    """For a `GRPOTrainer`: raises on every process what one reward function raised on one.
+    """A part of a `GRPOTrainer` that raises on every process the error of a reward function on one.
 
-    Without this the others wait for rewards that never come. A row with an infinite reward is treated as unscorable,
+    Without it the other processes wait for ever. A row with an infinite reward is treated as unscorable,
     like one without any; `rewards/infinite` and `rewards/missing` count both as shares of the completions.
     """
 
@@ -52,12 +52,12 @@ class SafeRewards:
 def _guarded(
     function: Callable[..., Any], name: str, count: int, failures: list[str], causes: list[Exception]
 ) -> Callable[..., Any]:
-    """The same function, its failures noted instead of raised, its rewards checked and made plain numbers."""
+    """Wrap a reward function: keep its failures instead of raising them, check its rewards, return plain numbers."""
 
     def failed(error: Exception) -> list[float]:
         failures.append(f"reward function {name!r}: {type(error).__name__}: {error}")
         causes.append(error)
-        # Not None: TRL would print a warning for each row that nobody scored.
+        # Zeros, since TRL prints a warning for each row whose rewards are all None.
         return [0.0] * count
 
     if _is_async(function):

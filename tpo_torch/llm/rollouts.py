@@ -1,4 +1,4 @@
-"""What is known of one round of generation, by row: the same on every process, and enough to rebuild every group."""
+"""One round of generation, row by row: the same on every process, and enough to rebuild every group."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Round:
 
     @classmethod
     def start(cls, scores: Tensor, gathered: Tensor, size: int, number: int, born: int) -> Round:
-        """The round of these completions, over all processes.
+        """Make the round of these completions, over all processes.
 
         Args: scores (N,), rewards in their own precision, NaN where there is none; gathered (N, 3), lengths, digests
             and endings; size, number, born as above.
@@ -51,7 +51,7 @@ class Round:
 
     @property
     def groups(self) -> Tensor:
-        """(N,) ids, the same number never twice in a run."""
+        """The id of each row's group, (N,); no two groups of a run have the same."""
         rows = torch.arange(len(self.scores), device=self.scores.device)
         return rows // self.size + self.number * (len(self.scores) // self.size)
 
@@ -60,20 +60,20 @@ class Round:
         return step > self.born
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """Tensors and numbers that `restore` takes."""
+        """Return the tensors and numbers that `restore` takes."""
         tensors = {name: getattr(self, name) for name in TENSORS}
         return tensors, {"size": self.size, "number": self.number, "born": self.born}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], numbers: dict[str, int]) -> Round:
-        """What `state` gave, made whole again."""
+        """Make the round whose `state` these are."""
         size, number, born = numbers["size"], numbers["number"], numbers["born"]
         scores, valid, lengths, digests, finished, logp_old = (tensors[name] for name in TENSORS)
         return cls(scores, valid, lengths, digests, finished, logp_old, size, number, born)
 
 
 def without_rounding(scores: Tensor, valid: Tensor, size: int) -> Tensor:
-    """Scores in double precision, made equal throughout each group in which only rounding tells them apart.
+    """Return scores in double precision, equal throughout each group in which they differ by rounding alone.
 
     TRL holds rewards in single precision, where .3 + .6 is not .9: in double that would pass for a difference, and
     standardising would give it the full tilt.
@@ -90,12 +90,12 @@ TENSORS = ("scores", "valid", "lengths", "digest", "finished", "logp_old")
 
 
 def digest(tokens: Tensor, mask: Tensor) -> Tensor:
-    """(B,) doubles, equal for equal completions, and for others with probability 2^-52: a linear hash, without a sync.
+    """Hash completions to (B,) doubles; two different ones agree with probability 2^-52. Linear, without a sync.
 
     Args: tokens (B, T) ids, padded on the right; mask (B, T), 0 = padding or another's token.
     """
     generator = torch.Generator().manual_seed(DIGEST_SEED)
-    # Drawn alike however wide the padding is; odd, so that none maps a token to less than all 64 bits.
+    # The factors of the first places do not depend on the padding; odd factors lose no bit of a token.
     words = torch.randint(-(2**62), 2**62, (tokens.shape[1],), generator=generator, dtype=torch.int64) * 2 + 1
     mixed = ((tokens.long() + 1) * mask.long() * words.to(tokens.device)).sum(-1)
     # The low bits of a product of odd numbers are the weakest; the high ones are kept.
@@ -103,7 +103,7 @@ def digest(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def ended(tokens: Tensor, mask: Tensor, eos: Sequence[int]) -> Tensor:
-    """(B,) 1 where the last token of a completion ends a sequence, 0 where it was cut off, or masked for that.
+    """Return (B,) 1 where the last token of a completion ends a sequence, 0 where it was cut off, or masked for that.
 
     Args: tokens, mask (B, T); what pads, or ends an earlier turn, may be the same token and says nothing.
     """
@@ -112,7 +112,7 @@ def ended(tokens: Tensor, mask: Tensor, eos: Sequence[int]) -> Tensor:
 
 
 def trained_tokens(inputs: dict[str, Any]) -> Tensor:
-    """(B, T), 1 where the policy chose the token and is trained on it."""
+    """Return the mask (B, T), 1 where the policy chose the token and is trained on it."""
     mask: Tensor = inputs["completion_mask"]
     return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
 
@@ -123,7 +123,7 @@ def summed(per_token: Tensor, mask: Tensor) -> Tensor:
 
 
 def permuted(batch: dict[str, Any], order: Tensor) -> dict[str, Any]:
-    """Rows of tensors and lists in another order; scalars and absent ones as they are."""
+    """Put the rows of tensors and lists in another order; leave scalars and None as they are."""
     listed = order.tolist()
     return {
         name: value[order.to(value.device)]
@@ -134,5 +134,5 @@ def permuted(batch: dict[str, Any], order: Tensor) -> dict[str, Any]:
 
 
 def shuffled_in_blocks(rows: int, block: int) -> Tensor:
-    """A random order of rows that leaves each in its block: groups stay in their optimizer step."""
+    """Return a random order of rows that leaves each in its block: groups stay in their optimizer step."""
     return torch.cat([start + torch.randperm(min(block, rows - start)) for start in range(0, rows, block)])

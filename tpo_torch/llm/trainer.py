@@ -85,7 +85,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._table = CompletionTable(self._logs) if args.log_completions else None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `ExactResume.train`, from nothing that an earlier call has left half done."""
+        """As `ExactResume.train`; first drop what an earlier call has not finished."""
         self._ready, self._window = None, metrics.Window()
         return super().train(*args, **kwargs)
 
@@ -113,7 +113,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         return self._buffered_inputs[place]
 
     def _start_round(self, batch: dict[str, Any]) -> None:
-        """Note what whole groups need, and cut the rest into micro-batches, groups together unless told otherwise."""
+        """Keep what whole groups need, and cut the rest into micro-batches, groups together unless shuffled."""
         tokens, mask = batch["completion_ids"], trained_tokens(batch)
         count = len(mask)
         batch[ROWS] = torch.arange(count, device=mask.device) + self.accelerator.process_index * count
@@ -138,8 +138,8 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             batch = permuted(batch, shuffled_in_blocks(count, block))
         self._buffered_inputs = [unsplit_pixel_values_by_grid(x) for x in split_tensor_dict(batch, self.layout.slices)]
         if self.args.shuffle_rows and old is not None:
-            # Again, in the micro-batches of training: another cut differs in the last bit, and would let a group
-            # without signal move a policy that has not moved.
+            # ℓ_old is computed again in the micro-batches of training: in another cut it differs in the last bit, and a
+            # group without signal would move the policy.
             for part in self._buffered_inputs:
                 round_.logp_old[part[ROWS]] = self._without_gradient(part)
 
@@ -170,39 +170,39 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._spread(window, numbers, self._coefficients(numbers, gathered[:, 1], gathered[:, 2]))
 
     def _coefficients(self, rows: Tensor, logp: Tensor | None, logp_old: Tensor | None) -> Coefficients:
-        """Of the rows of a round that are given, which must be whole groups."""
+        """Return the coefficients of these rows of a round, which must be whole groups."""
         assert self._round is not None
         round_ = self._round
         groups, valid = round_.groups[rows], round_.valid[rows]
-        found = group_coefficients(
+        coefficients = group_coefficients(
             logp, logp_old, round_.scores[rows], groups, self.args.target, round_.lengths[rows], valid
         )
-        if len(rows) != len(found.ids) * self.num_generations:
+        if len(rows) != len(coefficients.ids) * self.num_generations:
             raise RuntimeError(
-                f"got {len(rows)} completions of {len(found.ids)} prompts, expected {self.num_generations} of each: "
-                "the data loader has torn groups apart; was its sampler replaced?"
+                f"got {len(rows)} completions of {len(coefficients.ids)} prompts, expected {self.num_generations} of "
+                "each: the data loader has torn groups apart; was its sampler replaced?"
             )
-        return found
+        return coefficients
 
-    def _spread(self, parts: list[dict[str, Any]], rows: Tensor, found: Coefficients) -> None:
+    def _spread(self, parts: list[dict[str, Any]], rows: Tensor, coefficients: Coefficients) -> None:
         """Give each micro-batch its advantages K·c, and the cross-entropy to report."""
         assert self._round is not None
         c = torch.zeros_like(self._round.scores)
-        c[rows] = found.c.to(c.dtype)
+        c[rows] = coefficients.c.to(c.dtype)
         for part in parts:
             part["advantages"] = c[part[ROWS]] * self.num_generations
-        self._loss_value = found.cross_entropy.mean()
+        self._loss_value = coefficients.cross_entropy.mean()
 
     def _without_gradient(self, part: dict[str, Any]) -> Tensor:
-        """ℓ of the rows of a micro-batch under the policy as it is, (B,)."""
-        given = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
+        """Return ℓ of the rows of a micro-batch under the present policy, (B,)."""
+        extra = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             logps = super()._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
                 torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
                 part["completion_ids"].size(1),
-                **given,
+                **extra,
             )[0]
         return summed(logps, trained_tokens(part))
 
@@ -213,33 +213,33 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         if not self.model.training:
             # Nothing is fitted in evaluation: what is left of the loss is its KL term.
             inputs["advantages"] = torch.zeros_like(inputs["advantages"])
-            left: Tensor = super()._compute_loss(model, inputs)
-            return left
+            kl_term: Tensor = super()._compute_loss(model, inputs)
+            return kl_term
         self._inputs = inputs
         try:
             loss: Tensor = super()._compute_loss(model, inputs)
         finally:
             self._inputs = None
         for name in metrics.NOT_OURS:
-            noted = self._metrics["train"].pop(name, [])[:-1]
-            if noted:
-                self._metrics["train"][name] = noted
+            earlier = self._metrics["train"].pop(name, [])[:-1]
+            if earlier:
+                self._metrics["train"][name] = earlier
         if self.accelerator.sync_gradients:
             self._close_window()
         # TRL's value is that of −A; what is logged instead is the cross-entropy. The gradient stays.
         surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
         assert self._loss_value is not None
-        shown: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
-        return loss + shown.to(loss.dtype)
+        correction: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
+        return loss + correction.to(loss.dtype)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if self._inputs is not None:
-            self._seen(self._inputs, found[0].detach(), found[1].detach())
-        return found
+            self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
+        return outputs
 
-    def _seen(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> None:
-        """Between TRL's forward pass and its loss: note what was seen and, where groups are whole, weigh it."""
+    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> None:
+        """Between TRL's forward pass and its loss: keep log-probabilities and, where groups are whole, weigh rows."""
         assert self._round is not None
         round_, rows, mask = self._round, inputs[ROWS], trained_tokens(inputs)
         logp, old = summed(logps, mask), self._round.logp_old[rows]
@@ -267,11 +267,11 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The round in flight, and what the anchor's watch has seen."""
+        """Return the round in flight, and the state of the watch over the anchor."""
         tensors, numbers = ({}, None) if self._round is None else self._round.state()
         return tensors, {"round": numbers, "rounds": self._rounds, "seen": self._watch.seen, "said": self._watch.said}
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-        """As it was; the next step makes its coefficients anew, from the same numbers."""
+        """Put the state back; the next step computes its coefficients again, from the same numbers."""
         self._rounds, self._watch.seen, self._watch.said = plain["rounds"], plain["seen"], plain["said"]
         self._round = None if plain["round"] is None else Round.restore(tensors, plain["round"])

@@ -1,1 +1,1 @@
-"""The MNIST contextual bandit: settings, methods, run, and the experiments of Fig. 4."""
+"""The MNIST contextual bandit: the textbook run in `clear`, its settings and methods, the fast run, the experiments."""

@@ -1,4 +1,4 @@
-"""What a method makes of the wrong classes' shares: its exact first-order gain, less that of a symmetric surrogate."""
+"""The mechanism of Fig. 4b: the exact first-order gain of a method, less that of a policy with equal wrong classes."""
 
 from __future__ import annotations
 

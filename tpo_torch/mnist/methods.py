@@ -22,7 +22,7 @@ BATCH_SD_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class Feedback:
-    """What S seeds × B images return; a last axis of 1 is the group of the one sampled action.
+    """The feedback of S seeds × B images; a last axis of 1 is the group of the one sampled action.
 
     logits (S, B, A) and logp (S, B, 1), log π of the action, carry the graph; actions (S, B, 1), labels (S, B) and
     rewards (S, B, 1), r = 1{a = y}, and advantages (S, B, 1), r − b with b = Σ π², do not.
@@ -108,7 +108,7 @@ def group_pg(feedback: Feedback, settings: MnistSettings) -> Tensor:
 
 
 def ce(feedback: Feedback, settings: MnistSettings) -> Tensor:
-    """The oracle, which sees the label."""
+    """Cross-entropy with the label, which only an oracle has."""
     return ce_loss(feedback.logits, feedback.labels)
 
 
@@ -124,7 +124,7 @@ ALIASES: Mapping[str, str] = {"grpo": "pg_batchnorm"}
 
 
 def resolve(method: str) -> str:
-    """The method's own name; ValueError with the nearest names for an unknown one.
+    """Return the method's own name; ValueError with the nearest names for an unknown one.
 
     >>> resolve("grpo")
     'pg_batchnorm'

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tpo_ref.study.context import Context
+from tpo_ref.study.protocol import Arrays
 from tpo_torch.mnist import mechanism
 from tpo_torch.mnist.methods import RULES, act, resolve
 from tpo_torch.mnist.settings import MnistSettings
@@ -24,8 +25,7 @@ from tpo_torch.shared.data import CLASSES, Mnist, load_mnist
 from tpo_torch.shared.nets import PolicyMLP
 from tpo_torch.shared.seeds import distinct, usable
 
-Arrays = dict[str, NDArray[Any]]
-# On the CPU, in one go.
+# A run on the CPU that saves nothing.
 DEFAULT = Context()
 
 # Pixels are divided by their largest value.
@@ -63,24 +63,24 @@ def run(
         see `mechanism.measure`, NaN and 0 where it was left out; mechanism_concentration (4,), its bins' centres.
     Raises: ValueError, TypeError for an unknown method, bad seeds, settings or data, or a checkpoint of another run.
     """
-    state, checkpoint = Training(method, settings, seeds, data, context.device), context.checkpoint
+    state, checkpoint = MnistTraining(method, settings, seeds, data, context.device), context.checkpoint
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
     else:
         state.evaluate()
-    saved = state.done
+    saved = state.update
     while True:
-        context.progress(state.done, settings.updates)
-        if state.done == settings.updates:
+        context.progress(state.update, settings.updates)
+        if state.update == settings.updates:
             return state.curves
         state.train(settings.eval_every)
         state.evaluate()
-        if checkpoint is not None and (state.done - saved >= CHECKPOINT_EVERY or state.done == settings.updates):
+        if checkpoint is not None and (state.update - saved >= CHECKPOINT_EVERY or state.update == settings.updates):
             state.save(checkpoint)
-            saved = state.done
+            saved = state.update
 
 
-class Training:
+class MnistTraining:
     """A run of one method between two evaluations: networks, Adam, generators, curves so far. Arguments as `run`."""
 
     def __init__(self, method: str, settings: MnistSettings, seeds: Sequence[int], data: Mnist, device: str) -> None:
@@ -96,7 +96,7 @@ class Training:
         self.net = PolicyMLP(self.generators, (data.pixels, settings.hidden, settings.hidden, CLASSES)).to(self.device)
         # Adam is elementwise: stacked seeds take exactly the steps that each would take alone.
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate, fused=True)
-        self.done = 0
+        self.update = 0
         self.curves = _empty_curves(settings, len(self.seeds))
 
     def train(self, updates: int) -> None:
@@ -111,8 +111,8 @@ class Training:
             feedback = act(self.net(x), digits, uniform)
             self.step(RULES[self.method](feedback, self.settings))
             reward += feedback.rewards.mean((1, 2))
-        self.done += updates
-        self.curves["train_reward"][:, self.done // self.settings.eval_every] = (reward / updates).cpu().numpy()
+        self.update += updates
+        self.curves["train_reward"][:, self.update // self.settings.eval_every] = (reward / updates).cpu().numpy()
 
     def step(self, losses: Tensor) -> None:
         """One Adam step on each seed's mean of losses (S, B)."""
@@ -125,8 +125,8 @@ class Training:
         """Greedy error on every test image, and the mechanism where the settings ask for it."""
         logits = self.test_logits()
         wrong = logits.argmax(-1) != self.test_labels
-        self.curves["test_error"][:, self.done // self.settings.eval_every] = wrong.double().mean(-1).cpu().numpy()
-        if self.done == self.settings.mechanism_update:
+        self.curves["test_error"][:, self.update // self.settings.eval_every] = wrong.double().mean(-1).cpu().numpy()
+        if self.update == self.settings.mechanism_update:
             gain, count = mechanism.measure(self.method, logits, self.test_labels, self.settings)
             self.curves["mechanism_gain"], self.curves["mechanism_count"] = gain.cpu().numpy(), count.cpu().numpy()
 
@@ -141,13 +141,13 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to continue bit for bit."""
-        curves = self.curves | {"done": np.array(self.done)}
+        curves = self.curves | {"done": np.array(self.update)}
         checkpoints.save(path, self._identity(), [self._stack()], curves)
 
     def load(self, path: Path) -> None:
         """Continue where `save` was called."""
         curves = checkpoints.load(path, self._identity(), [self._stack()])
-        self.done = int(curves.pop("done"))
+        self.update = int(curves.pop("done"))
         self.curves = curves
 
     def _stack(self) -> checkpoints.Stack:
@@ -172,7 +172,7 @@ class Training:
         return {"experiment": "mnist", **here, **settings}
 
 
-def _empty_curves(settings: MnistSettings, seeds: int) -> Arrays:
+def _empty_curves(settings: MnistSettings, seeds: int) -> dict[str, NDArray[Any]]:
     evaluations = settings.updates // settings.eval_every + 1
     edges = mechanism.EDGES
     bins = (seeds, len(edges) - 1)

@@ -133,7 +133,7 @@ def clear_candidate_logp(net: CausalTransformer, prompts: Tensor, answers: Tenso
 
 
 class ClearTraining:
-    """A run of one method for one seed, as `engine.training.Training` without a device.
+    """A run of one method for one seed, as `engine.training.ReversalTraining` without a device.
 
     Raises: ValueError for an unknown method, or the terminal reward with a token-level one.
     """

@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tpo_ref.study.context import Context
 from tpo_ref.study.estimates import STOP_COUNT
+from tpo_ref.study.protocol import Arrays
 from tpo_ref.study.results import provenance
-from tpo_torch.reversal.engine.training import Training
+from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.methods import own_name
 from tpo_torch.reversal.settings import ReversalSettings
 from tpo_torch.shared import checkpoint as checkpoints
 from tpo_torch.shared.seeds import distinct, usable
 
-Arrays = dict[str, NDArray[Any]]
-# On the CPU, in one go.
+# A run on the CPU that saves nothing.
 DEFAULT = Context()
 
 # Episodes between two looks at the clock and at the stopping rule, fewer where so many take longer than a user wants to
@@ -59,7 +58,7 @@ def run(
         raise TypeError(f"settings: got {type(settings).__name__}, expected ReversalSettings")
     own = distinct(seeds)
     groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
-    stacks = [Training(method, settings, group, where) for group in groups]
+    stacks = [ReversalTraining(method, settings, group, where) for group in groups]
     identity = {} if checkpoint is None else _identity(method, settings, own, where)
     curves: Arrays = {}
     if checkpoint is not None and checkpoint.exists():
@@ -67,23 +66,23 @@ def run(
     saved, block = time.monotonic(), 1
     with _shared_cores(len(stacks)) as each:
         while True:
-            done = next(iter(curves.values())).shape[1] if curves else 0
-            stopped = _stop(curves, settings)
-            context.progress(done if stopped is None else settings.episodes, settings.episodes)
-            if stopped is not None or done == settings.episodes:
-                return _padded(curves, stopped or done, settings.episodes)
-            count, began = min(block, settings.episodes - done), time.monotonic()
+            episode = next(iter(curves.values())).shape[1] if curves else 0
+            stop = _stop(curves, settings)
+            context.progress(episode if stop is None else settings.episodes, settings.episodes)
+            if stop is not None or episode == settings.episodes:
+                return _padded(curves, stop or episode, settings.episodes)
+            count, start = min(block, settings.episodes - episode), time.monotonic()
             blocks = each(lambda stack, count=count: stack.train(count), stacks)
             new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
             curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
-            block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - began, CLOCK))))
+            block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - start, CLOCK))))
             if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
                 saved = time.monotonic()
 
 
 def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    """What a checkpoint has to share with the run that goes on from it, the code included."""
+    """Return what a checkpoint has to share with the run that goes on from it, the code included."""
     return {
         "method": own_name(method),
         "settings": dataclasses.asdict(settings),
@@ -111,7 +110,7 @@ def _shared_cores(stacks: int) -> Iterator[Callable[..., list[Any]]]:
 
 
 def _stop(curves: Arrays, settings: ReversalSettings) -> int | None:
-    """How many episodes the run has when it may stop, None while it may not."""
+    """Return how many episodes the run has when it may stop, None while it may not."""
     if not curves or settings.stop_below is None:
         return None
     below = curves["error"].mean(0) < settings.stop_below
@@ -121,9 +120,10 @@ def _stop(curves: Arrays, settings: ReversalSettings) -> int | None:
     return int(reached[0]) + 1 if len(reached) else None
 
 
-def _padded(curves: Arrays, done: int, episodes: int) -> Arrays:
-    missing = episodes - done
+def _padded(curves: Arrays, length: int, episodes: int) -> Arrays:
+    """Cut curves to a length, and fill them up with NaN."""
+    missing = episodes - length
     return {
-        name: np.pad(curve[:, :done].astype(np.float64), ((0, 0), (0, missing)), constant_values=np.nan)
+        name: np.pad(curve[:, :length].astype(np.float64), ((0, 0), (0, missing)), constant_values=np.nan)
         for name, curve in curves.items()
     }

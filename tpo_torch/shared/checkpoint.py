@@ -1,4 +1,4 @@
-"""State of a run between two blocks of updates: parameters, moments, generators, curves so far, and whose."""
+"""The state of a run between two blocks of updates: parameters, moments, generators, curves so far, and its run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tpo_ref.study import files
-
-Arrays = dict[str, NDArray[Any]]
+from tpo_ref.study.protocol import Arrays
 
 # What torch.optim.Adam keeps for each parameter.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -32,14 +31,14 @@ class Stack:
     generators: Sequence[torch.Generator]
 
 
-def save(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack], curves: Mapping[str, NDArray[Any]]) -> None:
+def save(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack], curves: Arrays) -> None:
     """Write everything that a run needs to continue bit for bit, atomically, as npz without pickle.
 
     Args: identity, JSON values that tell this run from others; stacks, their generators on the CPU; curves, arrays of
         any shape.
     Raises: OSError when the folder is read-only or full; the previous checkpoint then remains.
     """
-    arrays: Arrays = {IDENTITY: np.array(json.dumps(identity))}
+    arrays: dict[str, NDArray[Any]] = {IDENTITY: np.array(json.dumps(identity))}
     for number, stack in enumerate(stacks):
         state = stack.optimizer.state_dict()["state"]
         for i, parameter in enumerate(stack.net.parameters()):
@@ -51,7 +50,7 @@ def save(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack], curve
     files.write_arrays(path, arrays | {f"{CURVE}{name}": curve for name, curve in curves.items()})
 
 
-def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> Arrays:
+def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> dict[str, NDArray[Any]]:
     """Put a saved state into networks, optimisers and generators, and return the curves so far.
 
     Args: as `save`.
@@ -79,7 +78,7 @@ def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> Ar
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Iterable[str]:
-    """What the optimiser keeps for a parameter; Adam knows only after its first step."""
+    """Return the names of what the optimiser keeps for a parameter, which Adam makes in its first step."""
     return optimizer.state[parameter] or MOMENTS
 
 
@@ -95,7 +94,7 @@ def _same_run(path: Path, arrays: Arrays, identity: Mapping[str, Any]) -> None:
     try:
         stored = json.loads(str(arrays[IDENTITY]))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: says of no run whose it is ({error}); delete it and run again") from error
+        raise ValueError(f"{path}: does not say which run it belongs to ({error}); delete it and run again") from error
     now = json.loads(json.dumps(identity))
     differing = [
         f"{name} = {stored.get(name)!r} there, {now.get(name)!r} here"

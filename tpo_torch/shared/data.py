@@ -44,7 +44,7 @@ class DataFile:
 class Collection:
     """Files that belong together: what they are called, their folder, what mirrors append to names, the digest's name.
 
-    Mirrors are asked in their order.
+    Mirrors are tried in their order.
     """
 
     title: str
@@ -165,10 +165,10 @@ def cache_folder(name: str = MNIST.folder) -> Path:
 
 def _contents(collection: Collection, folder: Path | None) -> list[bytes]:
     """The verified bytes of each file: from the folder given, else the data folder, else the cache, else a mirror."""
-    given = folder if folder is not None else _folder_from_environment(collection)
-    if given is None:
+    source = folder if folder is not None else _folder_from_environment(collection)
+    if source is None:
         return [_from_cache(collection, file) for file in collection.files]
-    return [_from_folder(collection, file, given) for file in collection.files]
+    return [_from_folder(collection, file, source) for file in collection.files]
 
 
 def _folder_from_environment(collection: Collection) -> Path | None:
@@ -220,11 +220,11 @@ def _download(collection: Collection, file: DataFile) -> tuple[bytes, bytes]:
             return packed, _verified(collection, file, packed, url, "another mirror is asked")
         except (urllib.error.URLError, http.client.HTTPException, OSError, DataError) as error:
             failures.append(f"{url}: {error}")
-    given = os.environ.get(FOLDER_VARIABLE, "not set")
+    variable = os.environ.get(FOLDER_VARIABLE, "not set")
     raise DataError(
         f"cannot download {collection.title}:\n  "
         + "\n  ".join(failures)
-        + f"\n{FOLDER_VARIABLE} is {given!r}. Without a network, set it to a folder that holds "
+        + f"\n{FOLDER_VARIABLE} is {variable!r}. Without a network, set it to a folder that holds "
         + _listed(f"{collection.folder}/{each.name}{collection.suffix}" for each in collection.files)
         + "."
     )

@@ -37,9 +37,9 @@ class PolicyMLP(nn.Module):
             raise ValueError(f"sizes: got {tuple(sizes)}, expected the widths of inputs and actions, each 1 or more")
         self.sizes = tuple(sizes)
         pairs = list(itertools.pairwise(self.sizes))
-        drawn = [[lecun_normal(i, o, g) for i, o in pairs] for g in generators]
+        weights = [[lecun_normal(i, o, g) for i, o in pairs] for g in generators]
         # (seeds, in, out): forward, weight and input gradients are all products without a transposed copy.
-        self.weights = nn.ParameterList([nn.Parameter(torch.stack(layer)) for layer in zip(*drawn, strict=True)])
+        self.weights = nn.ParameterList([nn.Parameter(torch.stack(layer)) for layer in zip(*weights, strict=True)])
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(len(generators), 1, o)) for _, o in pairs])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every run checks at its edge: the device and the seeds."""
+"""The checks of every run at its edge: the device and the seeds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 
 
 def usable(device: str) -> torch.device:
-    """The device, once something has been put on it; ValueError for one that is unknown, absent or cannot hold data."""
+    """Return the device, once a tensor lies there; ValueError for one that is unknown, absent or cannot hold data."""
     try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
+        candidate = torch.device(device)
+        torch.ones(1, device=candidate).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: got {device!r}, expected cpu, cuda or another that holds data ({reason})") from error
-    return found
+    return candidate
 
 
 def distinct(seeds: Sequence[int]) -> tuple[int, ...]:
-    """The seeds as integers; ValueError unless they are whole numbers from 0, at least one, each once."""
+    """Return the seeds as integers; ValueError unless they are whole numbers from 0, at least one, each once."""
     wrong = [seed for seed in seeds if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0]
     if wrong:
         raise ValueError(f"seeds: got {wrong[0]!r}, expected whole numbers from 0")

@@ -108,9 +108,9 @@ class CausalTransformer(nn.Module):
         if len(generators) == 0:
             raise ValueError("generators: got none, expected one per seed")
         self.vocab, self.places = checks.whole("vocab", vocab, 1), checks.whole("places", places, 1)
-        drawn = [_initial(generator, self.vocab, self.places) for generator in generators]
+        initial = [_initial(generator, self.vocab, self.places) for generator in generators]
         for name in RULES:
-            self.register_parameter(name, nn.Parameter(torch.stack([tensors[name] for tensors in drawn])))
+            self.register_parameter(name, nn.Parameter(torch.stack([tensors[name] for tensors in initial])))
 
     def forward(self, layout: Layout) -> Tensor:
         """Log-probabilities (S, M, V) of the next token at the M nodes of a layout that predict one."""
@@ -235,8 +235,8 @@ def _initial(generator: torch.Generator, vocab: int, places: int) -> dict[str, T
         return torch.full((LAYERS, *shape), fill)
 
     def weights(fan_in: int, *fan_outs: int) -> Tensor:
-        drawn = [[lecun_normal(fan_in, o, generator) for o in fan_outs] for _ in range(LAYERS)]
-        return torch.stack([torch.cat(layer, -1) for layer in drawn])
+        layers = [[lecun_normal(fan_in, o, generator) for o in fan_outs] for _ in range(LAYERS)]
+        return torch.stack([torch.cat(layer, -1) for layer in layers])
 
     return {
         "embedding": normal(vocab, WIDTH, 1 / math.sqrt(WIDTH)),

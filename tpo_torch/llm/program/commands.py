@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -82,9 +83,9 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
         show.print_json(report)
         return 0
     rows = [["", "value", "standard error", "prompts"]]
-    for name, found in report["estimates"].items():
-        rows.append([name, _number(found["value"]), _number(found["error"]), str(found["n"])])
-    show.print_table(rows, f"{report['model']} on {report['task']}")
+    for name, estimate in report.estimates.items():
+        rows.append([name, _number(estimate.value), _number(estimate.error), str(estimate.n)])
+    show.print_table(rows, f"{report.model} on {report.task}")
     return 0
 
 
@@ -144,5 +145,5 @@ def _estimate(found: Any) -> str:
     return f"{found.value:.3f}" + (f" ± {found.error:.3f}" if found.n > 1 else "")
 
 
-def _number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.4f}"
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "—"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,27 @@ from tpo_ref.study import estimates
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.styles import style
 from tpo_torch.llm.program import figures
-from tpo_torch.llm.program.figures import Curve, Run
+from tpo_torch.llm.program.figures import Curve, RunCurves
 from tpo_torch.llm.program.record import Folder
 
-# What is drawn, by the names of the log; runs of a method that has none of a curve are left out of its panel.
+# The names of the curves in the log; a panel leaves out the runs of a method that has no such curve.
 REWARD, ACCURACY, DISTANCE, TILT = "reward", "eval/accuracy", "tpo/kl_target", "anchor/tv"
 
 CURVES = ("reward", "accuracy", "kl", "tv")
-# Of the steps, those that count as the end of a run.
+# The share of the steps that counts as the end of a run.
 LAST_SHARE = 0.1
+
+
+class Summary(TypedDict):
+    """The numbers of the runs of one name, over their seeds."""
+
+    name: str
+    seeds: int
+    # Mean over all steps, and over the last tenth of them.
+    reward: Estimate
+    last: Estimate
+    # Of the last evaluation; None where a run has none.
+    accuracy: Estimate | None
 
 
 def figure(folders: Sequence[Path], path: Path) -> Path:
@@ -36,11 +48,9 @@ def figure(folders: Sequence[Path], path: Path) -> Path:
     return figures.draw([pooled(group) for group in _by_name(folders).values()], path)
 
 
-def summary(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Numbers of the same runs, pooled alike: means over seeds with their standard errors, NaN for one seed.
+def summary(folders: Sequence[Path]) -> list[Summary]:
+    """Return numbers of the same runs, pooled alike: means over seeds with their standard errors, NaN for one seed.
 
-    Returns: per name: seeds; reward, mean over all steps; last, over the last tenth of them; accuracy, of the last
-        evaluation, None where a run has none.
     Raises: ValueError as `figure`.
     """
     return [
@@ -59,15 +69,15 @@ def summary(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def pooled(runs: Sequence[Run]) -> Run:
-    """One run of the means over several, with the standard errors over them; the only one as it is.
+def pooled(runs: Sequence[RunCurves]) -> RunCurves:
+    """Return one run of the means over several, with the standard errors over them; a single run as it is.
 
     Raises: ValueError where they have logged other steps: one of them is not finished.
     """
     if len(runs) == 1:
         return runs[0]
     first = runs[0]
-    made = {}
+    means = {}
     for name in CURVES:
         curves = [getattr(run, name) for run in runs]
         if any(not np.array_equal(curve.steps, curves[0].steps) for curve in curves):
@@ -75,18 +85,18 @@ def pooled(runs: Sequence[Run]) -> Run:
                 f"{first.name}: got seeds that have come to different steps; finish them, or draw them apart"
             )
         values = np.stack([curve.values for curve in curves])
-        made[name] = Curve(curves[0].steps, values.mean(0), values.std(0, ddof=1) / len(runs) ** 0.5)
-    return Run(first.name, first.style, **made, seeds=len(runs))
+        means[name] = Curve(curves[0].steps, values.mean(0), values.std(0, ddof=1) / len(runs) ** 0.5)
+    return RunCurves(first.name, first.style, **means, seeds=len(runs))
 
 
-def read(folder: Path) -> Run:
-    """The curves of one run; ValueError for a folder that holds no run, or has logged nothing yet."""
+def read(folder: Path) -> RunCurves:
+    """Read the curves of one run; ValueError for a folder that holds no run, or has logged nothing yet."""
     place = Folder(folder)
     settings, history = place.read()["settings"], place.history()
     curves = {name: _curve(history, name) for name in (REWARD, ACCURACY, DISTANCE, TILT)}
     if not any(len(curve.steps) for curve in curves.values()):
         raise ValueError(f"{folder}: got a run that has logged nothing yet; wait for its first step")
-    return Run(
+    return RunCurves(
         name=settings["name"],
         style=_style(settings),
         reward=curves[REWARD],
@@ -96,8 +106,8 @@ def read(folder: Path) -> Run:
     )
 
 
-def _by_name(folders: Sequence[Path]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed alone together, in the order given; ValueError for the same folder twice."""
+def _by_name(folders: Sequence[Path]) -> dict[str, list[RunCurves]]:
+    """Put runs that differ in their seed alone together, in the order given; ValueError for the same folder twice."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"runs: got {', '.join(map(str, folders))}, expected each folder once")
     alike: dict[str, dict[int, Path]] = {}
@@ -105,22 +115,22 @@ def _by_name(folders: Sequence[Path]) -> dict[str, list[Run]]:
         settings = Folder(folder).read()["settings"]
         key = json.dumps({**settings, "seed": None}, sort_keys=True)
         if settings["seed"] in alike.get(key, {}):
-            # The same run made twice is no second seed.
+            # A second run of one seed is no further seed.
             key += str(folder)
         alike.setdefault(key, {})[settings["seed"]] = folder
-    found: dict[str, list[Run]] = {}
+    by_name: dict[str, list[RunCurves]] = {}
     for group in alike.values():
         runs = [read(folder) for folder in group.values()]
         name = f"{style(runs[0].style).label}: {runs[0].name}"
-        if name in found:
+        if name in by_name:
             folder = next(iter(group.values()))
             runs = [replace(run, name=str(folder)) for run in runs]
             name = f"{style(runs[0].style).label}: {folder}"
-        found[name] = runs
-    return found
+        by_name[name] = runs
+    return by_name
 
 
-def _over(runs: Sequence[Run], number: Callable[[Run], Any]) -> Estimate:
+def _over(runs: Sequence[RunCurves], number: Callable[[RunCurves], float]) -> Estimate:
     return estimates.mean(np.array([float(number(run)) for run in runs]))
 
 
@@ -131,9 +141,11 @@ def _style(settings: Mapping[str, Any]) -> str:
 
 
 def _curve(history: Sequence[Mapping[str, Any]], name: str) -> Curve:
-    found = [entry for entry in history if entry.get(name) is not None]
-    error = [math.nan if entry.get(f"{name}_se") is None else entry[f"{name}_se"] for entry in found]
-    return Curve(_array([e["step"] for e in found]), _array([e[name] for e in found]), _array(error))
+    entries = [entry for entry in history if entry.get(name) is not None]
+    error = [math.nan if entry.get(f"{name}_se") is None else entry[f"{name}_se"] for entry in entries]
+    return Curve(
+        _array([entry["step"] for entry in entries]), _array([entry[name] for entry in entries]), _array(error)
+    )
 
 
 def _array(values: Sequence[float]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import ArrayLike, NDArray
+from trl import GRPOConfig
 
 from tpo_ref.study import estimates
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm.program.settings import EvaluationSettings
 from tpo_torch.llm.tasks import Task
 
-# Columns of a data set that are the trainer's, not the reward functions'.
+# The columns of a data set that belong to the trainer; reward functions get the others.
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 
 
@@ -40,8 +41,8 @@ class Sampling:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, arguments: Any) -> Sampling:
-        """The sampling of a trainer's arguments."""
+    def from_arguments(cls, arguments: GRPOConfig) -> Sampling:
+        """Return the sampling of a trainer's arguments."""
         return cls(
             max_completion_length=arguments.max_completion_length,
             temperature=arguments.temperature,
@@ -53,11 +54,30 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What an evaluation found; estimates are means over prompts with their standard errors.
+class Answer:
+    """A greedy answer to a prompt of the held-out set, and what it is worth."""
+
+    # The place of the prompt in the held-out set.
+    index: int
+    prompt: str
+    answer: str
+    correct: bool
+    # Weighted over the reward functions; NaN for an answer that none could score.
+    reward: float
+    # Tokens, the end included.
+    length: int
+    # Whether the answer has no end.
+    truncated: bool
+    # How many of the sampled answers to this prompt are right.
+    sampled_right: int
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The outcome of an evaluation; estimates are means over prompts with their standard errors.
 
     Args: accuracy, of greedy answers; reward, their mean weighted reward; pass_at, by k; length, tokens of a greedy
-        answer; truncated, share of greedy answers without an end; answers, the greedy ones with prompt and verdict.
+        answer; truncated, share of greedy answers without an end; answers, the greedy ones.
     """
 
     accuracy: Estimate
@@ -65,21 +85,21 @@ class Report:
     pass_at: Mapping[int, Estimate]
     length: Estimate
     truncated: Estimate
-    answers: Sequence[Mapping[str, Any]]
+    answers: Sequence[Answer]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Every estimate by the name it has in the log."""
-        passed = {f"pass@{k}": value for k, value in self.pass_at.items()}
+        """Return every estimate by the name it has in the log."""
+        pass_at = {f"pass@{k}": value for k, value in self.pass_at.items()}
         return {
             "accuracy": self.accuracy,
-            **passed,
+            **pass_at,
             "reward": self.reward,
             "length": self.length,
             "truncated": self.truncated,
         }
 
     def logged(self) -> dict[str, float]:
-        """Values and standard errors by the names of the trainer's log; those that are no number are left out."""
+        """Return values and standard errors by the names of the trainer's log, without those that are no number."""
         values = {f"eval/{name}": e.value for name, e in self.estimates().items()}
         errors = {f"eval/{name}_se": e.error for name, e in self.estimates().items()}
         return {name: value for name, value in (values | errors).items() if math.isfinite(value)}
@@ -100,12 +120,14 @@ def pass_at_k(samples: int, right: ArrayLike, k: int) -> NDArray[np.float64]:
     if (count < 0).any() or (count > samples).any():
         raise ValueError(f"right: got counts in [{count.min()}, {count.max()}], expected 0 to {samples}")
     # All wrong: the i-th of k draws without replacement is wrong with (n − c − i)/(n − i). No large binomials.
-    drawn = np.arange(k)
-    wrong = np.maximum(samples - count[..., None] - drawn, 0) / (samples - drawn)
+    draws = np.arange(k)
+    wrong = np.maximum(samples - count[..., None] - draws, 0) / (samples - draws)
     return np.asarray(1 - wrong.prod(-1), dtype=np.float64)
 
 
-def evaluate(model: Any, tokenizer: Any, task: Task, settings: EvaluationSettings, sampling: Sampling) -> Report:
+def evaluate(
+    model: Any, tokenizer: Any, task: Task, settings: EvaluationSettings, sampling: Sampling
+) -> EvaluationReport:
     """Answer the held-out prompts greedily, and `samples` times each by sampling; prompts are split over processes.
 
     Args: model, with `generate`, unwrapped, on its device; tokenizer, with a chat template; task.
@@ -116,21 +138,30 @@ def evaluate(model: Any, tokenizer: Any, task: Task, settings: EvaluationSetting
     if not size:
         raise ValueError(f"evaluation: got an empty held-out set of {task.name}, expected at least one prompt")
     state = PartialState()
-    found: list[dict[str, Any]] = []
+    answers: list[Answer] = []
     # Padded with repetitions, so that all processes generate equally often: FSDP waits for each other's layers.
     share = state.split_between_processes(list(range(size)), apply_padding=True)
     with _forked(model, settings.seed + state.process_index), _evaluating(model), share as mine:
         for start in range(0, len(mine), settings.batch_size):
-            rows = [task.evaluation[i] for i in mine[start : start + settings.batch_size]]
-            found += _answers(model, tokenizer, task, rows, settings.samples, sampling)
-        found = [{"index": i, **answer} for i, answer in zip(mine, found, strict=True)]
-    gathered = {row["index"]: row for row in (gather_object(found) if state.num_processes > 1 else found)}
-    return _report([gathered[i] for i in range(size)], settings)
+            places = mine[start : start + settings.batch_size]
+            answers += _answers(model, tokenizer, task, places, settings.samples, sampling)
+    everywhere = gather_object(answers) if state.num_processes > 1 else answers
+    by_index = {answer.index: answer for answer in everywhere}
+    return _report([by_index[i] for i in range(size)], settings)
+
+
+class Generation(NamedTuple):
+    """One generated answer: its text, its token ids up to the end, and whether it has no end."""
+
+    text: str
+    tokens: list[int]
+    truncated: bool
 
 
 def _answers(
-    model: Any, tokenizer: Any, task: Task, rows: Sequence[Any], samples: int, sampling: Sampling
-) -> list[dict[str, Any]]:
+    model: Any, tokenizer: Any, task: Task, places: Sequence[int], samples: int, sampling: Sampling
+) -> list[Answer]:
+    rows = [task.evaluation[i] for i in places]
     prompts = [row["prompt"] for row in rows]
     greedy = _generate(model, tokenizer, prompts, sampling, sample=False)
     right, rewards = _scored(task, rows, greedy, sampling)
@@ -139,23 +170,22 @@ def _answers(
         texts = _generate(model, tokenizer, prompts, sampling, sample=True)
         sampled = [n + int(r) for n, r in zip(sampled, _right(task, rows, texts), strict=True)]
     return [
-        {
-            "prompt": prompts[i][-1]["content"],
-            "answer": greedy[i][0],
-            "correct": bool(right[i]),
-            "reward": rewards[i],
-            "length": len(greedy[i][1]),
-            "truncated": greedy[i][2],
-            "sampled_right": sampled[i],
-        }
+        Answer(
+            index=places[i],
+            prompt=prompts[i][-1]["content"],
+            answer=greedy[i].text,
+            correct=bool(right[i]),
+            reward=rewards[i],
+            length=len(greedy[i].tokens),
+            truncated=greedy[i].truncated,
+            sampled_right=sampled[i],
+        )
         for i in range(len(rows))
     ]
 
 
-def _generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Any], sampling: Sampling, sample: bool
-) -> list[tuple[str, list[int], bool]]:
-    """Text, token ids up to the end, and whether there was no end, for each prompt."""
+def _generate(model: Any, tokenizer: Any, prompts: Sequence[Any], sampling: Sampling, sample: bool) -> list[Generation]:
+    """Answer each prompt once."""
     ids = tokenizer.apply_chat_template(
         list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True, **sampling.chat_template_kwargs
     )["input_ids"]
@@ -163,42 +193,44 @@ def _generate(
     padded = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(device)
     own = model.generation_config.eos_token_id
     ends = sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
-    chosen = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k} if sample else {}
+    distribution = (
+        {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k} if sample else {}
+    )
     config = transformers.GenerationConfig(
         max_new_tokens=sampling.max_completion_length,
         do_sample=sample,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=ends,
         disable_compile=True,
-        **chosen,
+        **distribution,
     )
     with torch.no_grad():
         whole = model.generate(**padded, generation_config=config)
-    made = whole[:, padded["input_ids"].shape[1] :].tolist()
-    cut = [next((i + 1 for i, token in enumerate(row) if token in ends), None) for row in made]
-    kept = [row[:end] for row, end in zip(made, cut, strict=True)]
-    texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
-    return [(text, row, end is None) for text, row, end in zip(texts, kept, cut, strict=True)]
+    rows = whole[:, padded["input_ids"].shape[1] :].tolist()
+    lengths = [next((i + 1 for i, token in enumerate(row) if token in ends), None) for row in rows]
+    tokens = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [Generation(text, ids, n is None) for text, ids, n in zip(texts, tokens, lengths, strict=True)]
 
 
-def _right(task: Task, rows: Sequence[Any], answers: Sequence[Any]) -> list[bool]:
-    return list(task.correct([text for text, _, _ in answers], **_columns(rows)))
+def _right(task: Task, rows: Sequence[Any], answers: Sequence[Generation]) -> list[bool]:
+    return list(task.correct([answer.text for answer in answers], **_columns(rows)))
 
 
 def _scored(
-    task: Task, rows: Sequence[Any], answers: Sequence[Any], sampling: Sampling
+    task: Task, rows: Sequence[Any], answers: Sequence[Generation], sampling: Sampling
 ) -> tuple[list[bool], list[float]]:
-    """Whether each answer is right, and its weighted reward as the trainer would give it, NaN for an unscorable one."""
+    """Return whether each answer is right, and its weighted reward as in training, NaN where it has none."""
     total = np.zeros(len(rows))
     weights = sampling.reward_weights or [1.0] * len(task.rewards)
     for weight, function in zip(weights, task.rewards, strict=True):
-        given = function(
+        values = function(
             prompts=[row["prompt"] for row in rows],
-            completions=[[{"role": "assistant", "content": text}] for text, _, _ in answers],
-            completion_ids=[ids for _, ids, _ in answers],
+            completions=[[{"role": "assistant", "content": answer.text}] for answer in answers],
+            completion_ids=[answer.tokens for answer in answers],
             **_columns(rows),
         )
-        total += weight * np.array([math.nan if value is None else value for value in given], dtype=float)
+        total += weight * np.array([math.nan if value is None else value for value in values], dtype=float)
     return _right(task, rows, answers), total.tolist()
 
 
@@ -206,21 +238,28 @@ def _columns(rows: Sequence[Any]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0] if name not in OWN_COLUMNS}
 
 
-def _report(rows: Sequence[dict[str, Any]], settings: EvaluationSettings) -> Report:
+def _report(answers: Sequence[Answer], settings: EvaluationSettings) -> EvaluationReport:
     def mean(name: str) -> Estimate:
-        values = np.array([row[name] for row in rows], dtype=float)
+        values = np.array([getattr(answer, name) for answer in answers], dtype=float)
         values = values[np.isfinite(values)]
         return estimates.mean(values) if len(values) else Estimate(math.nan, math.nan, 0)
 
-    counts = np.array([row["sampled_right"] for row in rows])
+    counts = np.array([answer.sampled_right for answer in answers])
     ks = settings.k if settings.samples else ()
-    passed = {k: estimates.mean(pass_at_k(settings.samples, counts, k)) for k in ks}
-    return Report(mean("correct"), mean("reward"), passed, mean("length"), mean("truncated"), rows)
+    pass_at = {k: estimates.mean(pass_at_k(settings.samples, counts, k)) for k in ks}
+    return EvaluationReport(
+        accuracy=mean("correct"),
+        reward=mean("reward"),
+        pass_at=pass_at,
+        length=mean("length"),
+        truncated=mean("truncated"),
+        answers=answers,
+    )
 
 
 @contextmanager
 def _forked(model: Any, seed: int) -> Iterator[None]:
-    """A random stream of its own for what is sampled inside."""
+    """Sample what is inside from a random stream of its own."""
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices) if device.type in ("cpu", "cuda") else nullcontext():

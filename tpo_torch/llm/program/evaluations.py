@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,8 +18,17 @@ from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings import RunSettings
 
 
-def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Evaluate the folder of a run, the folder of a model, or a hub name; JSON values.
+@dataclass(frozen=True)
+class PlaceReport:
+    """The estimates of one model on one task, by the names of the log."""
+
+    model: str
+    task: str
+    estimates: Mapping[str, Estimate]
+
+
+def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str] = ()) -> PlaceReport:
+    """Evaluate the folder of a run, the folder of a model, or a hub name.
 
     Args: place; task, the run's own when None, and needed for a model; overrides, "key=value" of the run's settings:
         evaluation, task_options, and of trainer what says how answers are generated.
@@ -40,18 +48,14 @@ def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str]
         settings = changed(content, overrides)
         model = _newest(folder) if run else place
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded, tokenizer = pretrained.load(model, device)
-        on = tasks.load(settings.task, **settings.task_options)
-        report = evaluate.evaluate(loaded, tokenizer, on, settings.evaluation, _sampling(settings))
-    return {
-        "model": model,
-        "task": on.name,
-        "estimates": {name: _plain(e) for name, e in report.estimates().items()},
-    }
+        policy, tokenizer = pretrained.load(model, device)
+        loaded_task = tasks.load(settings.task, **settings.task_options)
+        report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, _sampling(settings))
+    return PlaceReport(model, loaded_task.name, report.estimates())
 
 
 def _newest(folder: Folder) -> str:
-    """The final model of a run, or its newest checkpoint."""
+    """Return the final model of a run, or its newest checkpoint."""
     if folder.model.is_dir():
         return str(folder.model)
     checkpoint = resume.latest(folder.checkpoints)
@@ -61,14 +65,7 @@ def _newest(folder: Folder) -> str:
 
 
 def _sampling(settings: RunSettings) -> Sampling:
-    """As the trainer would generate, where its settings say so."""
-    given = settings.given
-    return Sampling(**{name: given[name] for name in Sampling.__dataclass_fields__ if given.get(name) is not None})
-
-
-def _plain(e: Estimate) -> dict[str, Any]:
-    return {"value": _finite(e.value), "error": _finite(e.error), "n": e.n}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    """Return the sampling of the trainer's settings, and the defaults where they leave it open."""
+    arguments = settings.given
+    names = [field.name for field in fields(Sampling) if arguments.get(field.name) is not None]
+    return Sampling(**{name: arguments[name] for name in names})

@@ -1,7 +1,7 @@
 """Is the trainer's gradient that of whole groups? A table over layouts, on a model of a few thousand parameters.
 
-The dense side is one forward pass over all completions and the textbook cross-entropy of their groups, by autograd: it
-shares no line with the trainer. Both run in double precision, TRL's fused head replaced by its textbook twin.
+The dense side is one forward pass over all completions and the textbook cross-entropy of their groups, by autograd; it
+(dense.py) shares no line with the trainer. Both run in double precision, TRL's fused head replaced by a textbook one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from transformers.utils import logging
 from tpo_ref.study import files
 from tpo_torch.llm.config import TargetPOConfig
 from tpo_torch.llm.groups import ANCHORS
-from tpo_torch.llm.program.dense import PROMPTS, DoubleTrainer, Recorder, reward, tiny_model, tiny_tokenizer
+from tpo_torch.llm.program.comparison import Comparison, DoubleTrainer
+from tpo_torch.llm.program.dense import DenseSettings
+from tpo_torch.llm.program.exactness_task import PROMPTS, tiny_model, tiny_tokenizer
 
 # Above what double precision leaves over two layers and a sum of a hundred tokens, far below any wrong coefficient.
 TOLERANCE = 1e-10
@@ -110,8 +112,8 @@ CASES_TOGETHER = (
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one case found: optimizer steps compared, the largest gradient entry, the largest difference over it.
+class ExactnessReport:
+    """The outcome of one case: optimizer steps compared, the largest gradient entry, the largest difference over it.
 
     `cut` says processes × micro-batches of a round of generation × rows.
     """
@@ -139,58 +141,68 @@ class Report:
         return {"layout": own.pop("name"), **own, "holds": self.holds}
 
 
-def verify(together: bool = False) -> list[Report]:
-    """Every case, one after the other; seconds each.
+def verify(together: bool = False) -> list[ExactnessReport]:
+    """Compare every case, one after the other; seconds each.
 
     Args: together, also the cases of `PROCESSES` processes, which takes the time to start them.
-    Raises: RuntimeError where those processes fail, with what they said.
+    Raises: RuntimeError where those processes fail, with what they wrote.
     """
     logging.set_verbosity_error()
     with warnings.catch_warnings():
         # TRL uses names that transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
-        found = [check(case) for case in (CASES if "RANK" not in os.environ else CASES_TOGETHER)]
-    return found + (_launched() if together else [])
+        reports = [check(case) for case in (CASES if "RANK" not in os.environ else CASES_TOGETHER)]
+    return reports + (_launched() if together else [])
 
 
-def _launched() -> list[Report]:
-    """The cases of several processes, run by torch's own launcher."""
+def _launched() -> list[ExactnessReport]:
+    """Compare the cases of several processes, started by torch's own launcher."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reports.json"
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*launcher, "-m", "tpo_torch.llm.program.exactness", str(path)], capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            raise RuntimeError(f"{PROCESSES} processes failed with code {done.returncode}:\n{done.stderr[-2000:]}")
-        return [Report(**report) for report in files.read_json(path)["reports"]]
+        if process.returncode:
+            what = f"{PROCESSES} processes failed with code {process.returncode}:"
+            raise RuntimeError(f"{what}\n{process.stderr[-2000:]}")
+        return [ExactnessReport(**report) for report in files.read_json(path)["reports"]]
 
 
-def check(case: Case) -> Report:
+def check(case: Case) -> ExactnessReport:
     """Train a few optimizer steps and compare the gradient of each with the dense one at the same parameters.
 
     Under a launcher, the dense side sees the rows of all processes, and each process compares.
     """
     # peft makes adapters in single precision, whatever the model's.
     policy = get_peft_model(tiny_model(), LORA).double() if case.lora else tiny_model()
-    dense = copy.deepcopy(policy)
+    tokenizer = tiny_tokenizer()
     with tempfile.TemporaryDirectory() as folder:
         config = TargetPOConfig(folder, **(BASE | case.options))
-        recorder = Recorder(dense, config.target)
-        recorder.trainer = DoubleTrainer(
+        settings = DenseSettings(
+            pad=tokenizer.pad_token_id,
+            eos=tokenizer.eos_token_id,
+            mask_truncated=config.mask_truncated_completions,
+            anchor=config.anchor,
+            eta=config.eta,
+            tau=config.tau,
+            anchor_temperature=config.anchor_temperature,
+        )
+        comparison = Comparison(copy.deepcopy(policy), settings, tokenizer, config.num_generations)
+        trainer = DoubleTrainer(
             policy,
-            reward,
+            comparison,
             config,
             train_dataset=Dataset.from_dict({"prompt": list(PROMPTS) * 2}),
-            processing_class=tiny_tokenizer(),
-            callbacks=[recorder],
+            processing_class=tokenizer,
         )
-        recorder.trainer.remove_callback(PrinterCallback)
-        recorder.trainer.train()
-    relative = recorder.apart / recorder.largest if recorder.largest else math.inf
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    largest = float(comparison.largest_entry)
+    relative = float(comparison.largest_difference) / largest if largest else math.inf
     layout = config.layout
     cut = f"{layout.processes} x {layout.slices} x {layout.per_device}"
-    return Report(case.name, cut, recorder.steps, recorder.largest, relative)
+    return ExactnessReport(case.name, cut, comparison.steps, largest, relative)
 
 
 if __name__ == "__main__":

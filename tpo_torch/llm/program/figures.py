@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tpo_ref.study import files
-from tpo_ref.study.figures import DPI, LOOK, TITLE_SIZE
+from tpo_ref.study import drawing
+from tpo_ref.study.drawing import TITLE_SIZE, Axes
 from tpo_ref.study.styles import style
 
 Floats = NDArray[np.float64]
@@ -26,9 +21,9 @@ PANEL_WIDTH, HEIGHT, ROOM_PER_ROW, LEGEND_ENTRY_WIDTH = 4.4, 3.0, 0.22, 2.6
 MOST_COLUMNS = 2
 MARK_SIZE, CAP = 4, 2.5
 # The raw curve, or a band of one standard error over seeds, behind its mean over a window of this share of the steps,
-# at least so many of them.
+# and at least so many of them.
 RAW_OPACITY, WINDOW_SHARE, SMALLEST_WINDOW = 0.25, 0.1, 5
-# What is drawn: its label, its name, and whether each value is marked and has an error bar.
+# The panels: label, name of the curve, and whether each value is marked and has an error bar.
 PANELS = (
     ("mean training reward", "reward", False),
     ("greedy accuracy, held out", "accuracy", True),
@@ -52,7 +47,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCurves:
     """One run: its name, the style of its method, and its curves, empty where it has none.
 
     Args: reward, mean of each training batch; accuracy, of greedy answers to held-out prompts; kl, KL(q‖p) in nats; tv,
@@ -68,49 +63,35 @@ class Run:
     seeds: int = 1
 
 
-def draw(runs: Sequence[Run], path: Path) -> Path:
+def draw(runs: Sequence[RunCurves], path: Path) -> Path:
     """Draw runs together into one file, whose suffix chooses the format; written atomically; ValueError for none."""
     if not runs:
         raise ValueError("runs: got none, expected at least one folder of a run")
     panels = [panel for panel in PANELS if any(len(getattr(run, panel[1]).steps) for run in runs)]
     several = len({run.name for run in runs}) > 1
-    with mpl.rc_context(LOOK):
+    with drawing.look():
         across = min(len(panels), MOST_COLUMNS)
         columns = max(1, int(PANEL_WIDTH * across // LEGEND_ENTRY_WIDTH))
-        figure, axes = _grid(len(panels), across, -(-len(runs) // columns))
+        height = HEIGHT * -(-len(panels) // across) + ROOM_PER_ROW * (1 + -(-len(runs) // columns))
+        figure, axes = drawing.grid(len(panels), across, PANEL_WIDTH * across, height)
         for axis, (label, name, marked) in zip(axes, panels, strict=True):
             for index, run in enumerate(runs):
                 if len(getattr(run, name).steps):
                     (_marked if marked else _smooth)(axis, getattr(run, name), _look(run, runs[:index], several))
             if marked:
                 axis.set_ylim(bottom=0)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            drawing.count_steps(axis)
             axis.set_xlabel("optimizer step")
             axis.set_ylabel(label)
         pooled = any(run.seeds > 1 for run in runs)
         figure.suptitle(
             f"{', '.join(dict.fromkeys(run.name for run in runs))}\n{POOLED if pooled else SINGLE}", fontsize=TITLE_SIZE
         )
-        # Those with marks last, so that the legend shows them.
-        shown = [axis for _, axis in sorted(zip(panels, axes, strict=True), key=lambda pair: pair[0][2])]
-        found = {label: h for a in shown for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
-        handles = {label: found[label] for a in axes for label in a.get_legend_handles_labels()[1]}
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=path.suffix.lstrip("."), dpi=DPI)
-    files.write_bytes(path, buffer.getvalue())
-    return path
-
-
-def _grid(count: int, across: int, legend_rows: int) -> tuple[Figure, list[Any]]:
-    rows = -(-count // across)
-    height = HEIGHT * rows + ROOM_PER_ROW * (1 + legend_rows)
-    figure = Figure(figsize=(PANEL_WIDTH * across, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, across, squeeze=False).flat)
-    for unused in axes[count:]:
-        unused.remove()
-    return figure, axes[:count]
+        # The panels with marks come last, so that the legend shows the marks.
+        by_marks = [axis for _, axis in sorted(zip(panels, axes, strict=True), key=lambda pair: pair[0][2])]
+        by_label = drawing.handles_of(by_marks)
+        handles = {label: by_label[label] for label in drawing.handles_of(axes)}
+        return drawing.finish(figure, handles, columns, path)
 
 
 def smoothed(values: Floats) -> Floats:
@@ -126,16 +107,16 @@ def smoothed(values: Floats) -> Floats:
     return np.asarray(np.convolve(values, kernel)[half : half + len(values)] / counted, dtype=np.float64)
 
 
-def _look(run: Run, before: Sequence[Run], several: bool) -> dict[str, Any]:
-    chosen = style(run.style)
-    again = sum(other.style == run.style for other in before)
-    label = f"{chosen.label}: {run.name}" if several else chosen.label
+def _look(run: RunCurves, before: Sequence[RunCurves], several: bool) -> dict[str, Any]:
+    method = style(run.style)
+    repetition = sum(other.style == run.style for other in before)
+    label = f"{method.label}: {run.name}" if several else method.label
     label += f", {run.seeds} seeds" if run.seeds > 1 else ""
-    dash = (chosen.dash, *DASHES)[again % (1 + len(DASHES))]
-    return {"color": chosen.colour, "linestyle": dash, "label": label, "marker": MARKERS[len(before) % len(MARKERS)]}
+    dash = (method.dash, *DASHES)[repetition % (1 + len(DASHES))]
+    return {"color": method.colour, "linestyle": dash, "label": label, "marker": MARKERS[len(before) % len(MARKERS)]}
 
 
-def _smooth(axis: Any, curve: Curve, look: dict[str, Any]) -> None:
+def _smooth(axis: Axes, curve: Curve, look: dict[str, Any]) -> None:
     look = {name: value for name, value in look.items() if name != "marker"}
     middle = smoothed(curve.values)
     if np.isfinite(curve.errors).all():
@@ -146,6 +127,6 @@ def _smooth(axis: Any, curve: Curve, look: dict[str, Any]) -> None:
     axis.plot(curve.steps, middle, **look)
 
 
-def _marked(axis: Any, curve: Curve, look: dict[str, Any]) -> None:
+def _marked(axis: Axes, curve: Curve, look: dict[str, Any]) -> None:
     errors = np.where(np.isfinite(curve.errors), curve.errors, 0.0)
     axis.errorbar(curve.steps, curve.values, yerr=errors, markersize=MARK_SIZE, capsize=CAP, **look)

@@ -17,7 +17,7 @@ from tpo_ref.study.errors import Unavailable
 from tpo_torch import checks
 from tpo_torch.llm import resume, tasks
 from tpo_torch.llm.program import pretrained, quiet, tiny
-from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
+from tpo_torch.llm.program.callbacks import Evaluation, ProgressLines, Record
 from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings import TINY, RunSettings, config_class, launcher_file
 from tpo_torch.llm.trainer import TargetPOTrainer
@@ -164,7 +164,7 @@ def _run(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     evaluation = Evaluation(trainer, task, settings.evaluation, folder)
-    for callback in (evaluation, Progress(tell), Record(folder)):
+    for callback in (evaluation, ProgressLines(tell), Record(folder)):
         trainer.add_callback(callback)
     count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     tell(f"{settings.folder}: {settings.model}, {count:,} trained weights, {task.name}; {_layout(settings, arguments)}")

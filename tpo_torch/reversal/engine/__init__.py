@@ -61,8 +61,8 @@ def _pick(policy: Tensor, tokens: Tensor) -> Tensor:
     if policy.device.type == "cpu":
         return policy.gather(-1, tokens)
     # As a product: the gradient of a lookup adds what repeats in whatever order it arrives there.
-    chosen = tokens.unsqueeze(-1) == torch.arange(policy.shape[-1], device=policy.device)
-    return torch.where(chosen, policy.unsqueeze(-2), 0.0).sum(-1)
+    is_token = tokens.unsqueeze(-1) == torch.arange(policy.shape[-1], device=policy.device)
+    return torch.where(is_token, policy.unsqueeze(-2), 0.0).sum(-1)
 
 
 def draw(

@@ -171,15 +171,15 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
         if t == horizon - 1:
             break
         before += count
-        kept, parent, node = distinct(count, node, tokens[-1], net.vocab)
-        levels.append((kept, parent))
-        count = len(kept)
+        token, parent, node = distinct(count, node, tokens[-1], net.vocab)
+        levels.append((token, parent))
+        count = len(token)
         step: Layout
         if alone:
             row, step = torch.arange(batch).unsqueeze(1), _Alone(tokens[-1][:, 0], horizon + t, caches)
         else:
             row = node
-            level, above = level_below(kept, horizon + t, parent, node, above)
+            level, above = level_below(token, horizon + t, parent, node, above)
             step = MergedLayout(level, dtype, caches)
         policy = net.decode(maps, step)[0]
     return Rollout(

@@ -41,7 +41,7 @@ METRICS = (
 )
 
 
-class Training:
+class ReversalTraining:
     """A run of one method for some seeds that train together. Arguments as `reversal.run`; device as torch's own."""
 
     def __init__(self, method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> None:

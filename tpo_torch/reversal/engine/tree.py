@@ -38,8 +38,8 @@ def distinct(parents: int, parent: Tensor, token: Tensor, vocab: int) -> tuple[T
     code = parent * vocab + token
     present = torch.zeros(parents * vocab, dtype=torch.bool)
     present.index_fill_(0, code.flatten(), True)
-    kept = present.nonzero().squeeze(1)
-    return kept % vocab, kept // vocab, (present.cumsum(0) - 1)[code]
+    pairs = present.nonzero().squeeze(1)
+    return pairs % vocab, pairs // vocab, (present.cumsum(0) - 1)[code]
 
 
 def trunk_of(prompts: Tensor, vocab: int) -> tuple[Nodes, Tensor]:
@@ -47,11 +47,11 @@ def trunk_of(prompts: Tensor, vocab: int) -> tuple[Nodes, Tensor]:
     horizon = prompts.shape[1]
     row, nodes, tokens, count = torch.zeros(len(prompts), dtype=torch.int64), [], [], 1
     for j in range(horizon):
-        kept, _, row = distinct(count, row, prompts[:, j], vocab)
+        token, _, row = distinct(count, row, prompts[:, j], vocab)
         nodes.append(row)
-        tokens.append(kept)
-        count = len(kept)
-    sizes = torch.tensor([len(kept) for kept in tokens])
+        tokens.append(token)
+        count = len(token)
+    sizes = torch.tensor([len(token) for token in tokens])
     slots = torch.stack(nodes, 1) + _starts(sizes)
     # A node that several prompts share takes its output from the first of them.
     block = _first(slots, int(sizes.sum()))
@@ -111,7 +111,7 @@ def joined(trunk: Nodes, levels: list[tuple[Tensor, Tensor]]) -> Nodes:
     leaf_block = fresh.cumsum(0) - 1
     blocks = int(leaf_block[-1]) + 1
     trunk_slots = trunk.slots[trunk.block[trunk.hidden :][prompt[fresh]]]
-    tokens = [trunk.tokens, *(kept for kept, _ in levels)]
+    tokens = [trunk.tokens, *(token for token, _ in levels)]
     sizes = torch.tensor([len(part) for part in tokens])
     offsets = _starts(sizes).tolist()
     slots, width = [trunk_slots], horizon

@@ -94,9 +94,9 @@ def _table1(index: int, vocab: int) -> Experiment:
 
 def _table2(reward: str, target: str) -> Experiment:
     settings = ReversalSettings(reward=reward, target=target, stop_below=SOLVED)
-    found = {m: TABLE2_STEPS[reward][m][TARGETS.index(target)] for m in LINES}
+    steps_of = {m: TABLE2_STEPS[reward][m][TARGETS.index(target)] for m in LINES}
     claims: list[Claim] = []
-    for method, steps in found.items():
+    for method, steps in steps_of.items():
         if (reward, target) == ("bag", DISPUTED_TARGET) and method in DISPUTED:
             continue
         scales = BOTH if method in CPU_METHODS else ("paper",)
@@ -115,7 +115,7 @@ def _table2(reward: str, target: str) -> Experiment:
         cost=TABLE2_COST[reward],
         cpu=Scale(settings, CPU_SEEDS, TABLE2_CPU_COST[reward], CPU_METHODS),
         claims=lambda: (*claims, _order(BOTH, TABLE2)),
-        published={"steps": {m: "never" if steps is None else str(steps) for m, steps in found.items()}},
+        published={"steps": {m: "never" if steps is None else str(steps) for m, steps in steps_of.items()}},
     )
 
 

@@ -87,7 +87,7 @@ def _table3_claims(horizon: int) -> tuple[Claim, ...]:
     orders = [better("tpo", m, "error", TABLE3, BOTH if m in CPU_METHODS else ("paper",)) for m in others]
     claims = [*orders, better("grpo", "grpo_no_kl", "error", TABLE3, ("paper",)), ratio_claim("tpo_ratio", "tpo")]
     if horizon == DETAILED_HORIZON:
-        claims += [_area(m, *of) for m, of in AREAS.items()]
+        claims += [_area(m, *arguments) for m, arguments in AREAS.items()]
         claims += [share(m, "error", count, SEEDS, f"{TABLE3}, data per seed") for m, count in SOLVED_OF_20.items()]
     return tuple(claims)
 
@@ -148,7 +148,7 @@ def _fig8_claims(horizon: int) -> tuple[Claim, ...]:
 
 def _fig8(horizon: int) -> Experiment:
     published = FIG8_PLATEAU[horizon]
-    shown = {"tpo_no_anchor": f"{100 * published:g}"} if published else {}
+    finals = {"tpo_no_anchor": f"{100 * published:g}"} if published else {}
     return sequence(
         id=f"fig8-h{horizon}",
         title=f"Without anchor or without ratio, terminal reward, H = {horizon}",
@@ -159,7 +159,7 @@ def _fig8(horizon: int) -> Experiment:
         cost=FIG8_COST[horizon],
         cpu=_cpu(horizon, ("tpo", "tpo_no_anchor", "group_pg")),
         claims=lambda: _fig8_claims(horizon),
-        published={"last": shown},
+        published={"last": finals},
         # TPO and GRPO are the runs of Table 3.
         results_of=f"table3-h{horizon}",
     )

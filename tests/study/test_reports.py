@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import toy
+from helpers import toy
 
 from tpo_ref.study import claims, files, reading, reports, tables
 from tpo_ref.study.estimates import Estimate

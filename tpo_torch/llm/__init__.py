@@ -20,7 +20,7 @@ HOMES = {
     "ResumableGRPOTrainer": "tpo_torch.llm.resume",
     "TargetPOConfig": "tpo_torch.llm.config",
     "TargetPOTrainer": "tpo_torch.llm.trainer",
-    "TargetSettings": "tpo_torch.llm.groups",
+    "TargetSettings": "tpo_torch.llm.target",
     "group_coefficients": "tpo_torch.llm.groups",
 }
 EXTRA = ("trl", "transformers", "accelerate", "datasets", "peft", "reasoning_gym", "yaml", "safetensors")

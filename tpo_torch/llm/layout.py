@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from tpo_torch import checks
+from tpo_ref import checks
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.program import reading
-from tpo_torch.llm.program.run import accumulation, build_arguments
+from tpo_torch.llm.program.plan import accumulation
+from tpo_torch.llm.program.run import build_arguments
 from tpo_torch.llm.program.settings import METHODS, RunSettings, WarmupSettings
 
 pytestmark = tiny_llm.FILTERS

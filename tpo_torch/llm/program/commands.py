@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,7 +16,11 @@ from tpo_ref.study.cli.main import INTERRUPTED
 from tpo_ref.study.errors import MissingExtra, Unavailable
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
 from tpo_torch.llm import EXTRA
+from tpo_torch.llm.launcher import is_first_process
 from tpo_torch.llm.program.places import RECORD
+
+if TYPE_CHECKING:
+    from tpo_torch.llm.program.plan import Plan
 
 # Without these no language model is trained: named here so that the first lack is said before anything is loaded.
 PACKAGES = ("torch", *EXTRA)
@@ -57,18 +61,19 @@ def train(
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
     _check_installed()
-    from tpo_torch.llm.program import run
+    from tpo_torch.llm.program.plan import prepare
     from tpo_torch.llm.program.reading import load
-    from tpo_torch.llm.rewards import RewardError
 
-    settings = load(config, overrides, method, seed)
     try:
-        run.train(settings, out, resume, fresh)
+        plan = prepare(load(config, overrides, method, seed), out, resume, fresh)
+        if not plan.finished:
+            _train(plan)
+        elif is_first_process():
+            print(f"{plan.folder.path}: finished already; --fresh runs it again")
     except KeyboardInterrupt:
-        print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        if is_first_process():
+            print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
-    except RewardError as error:
-        raise Unavailable(str(error)) from error
     return 0
 
 
@@ -129,6 +134,17 @@ CATALOGUE = Catalogue(
     ),
     folders=(FolderKind("language-model run", holds_run, draw),),
 )
+
+
+def _train(plan: Plan) -> None:
+    """Run a plan. Here torch, transformers and TRL are loaded; what a plan can refuse has been refused by now."""
+    from tpo_torch.llm.program import run
+    from tpo_torch.llm.rewards import RewardError
+
+    try:
+        run.train(plan)
+    except RewardError as error:
+        raise Unavailable(str(error)) from error
 
 
 def _check_installed() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tpo_ref.study.protocol import unknown
-from tpo_torch.llm.program.fields import Mappings, check_fields
+from tpo_ref.checks import unknown
+from tpo_torch.llm.program.fields import Mappings, check_fields, class_fields
 from tpo_torch.llm.program.settings import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -21,7 +21,7 @@ SUFFIXES = (".yaml", ".yml")
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 TASK, OPTIONS = "task", "task_options"
 PLAIN_SECTIONS = (OPTIONS, "trainer", "tpo", "grpo")
-SECTIONS: dict[str, Callable[..., Any]] = {
+SECTIONS: dict[str, type] = {
     "evaluation": EvaluationSettings,
     "tiny": TinySettings,
     "warmup": WarmupSettings,
@@ -78,7 +78,7 @@ def from_plain(content: Mappings) -> RunSettings:
         if name == "warmup" and values.get(name) is None:
             continue
         section = _mapping(name, values.get(name) or {})
-        check_fields(name, section, maker)
+        check_fields(name, section, class_fields(maker), maker.__name__)
         values[name] = maker(**section)
     return RunSettings(**values)
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tpo_ref.study.protocol import unknown
-from tpo_torch import checks
+from tpo_ref import checks
+from tpo_ref.checks import unknown
+from tpo_torch.llm.program import upstream
 from tpo_torch.llm.program.fields import Mappings, check_fields, quoted
+from tpo_torch.llm.program.upstream import Configuration
 
-METHODS = ("tpo", "grpo")
+METHODS = tuple(upstream.TRAINER_CONFIGS)
 LAUNCHERS = Path(__file__).parents[1] / "configs" / "accelerate"
 TINY = "tiny"
 # The name of a run that no file was read for, where its configuration is asked for.
@@ -148,15 +150,16 @@ class RunSettings:
 
     def _check_names(self) -> None:
         """The names that TRL and peft must know; a mistake is found before the model is loaded."""
-        for section, known in (("trainer", config_class(self.method)), *((m, config_class(m)) for m in METHODS)):
-            check_fields(section, getattr(self, section), known)
+        for section, method in {"trainer": self.method, **dict(zip(METHODS, METHODS, strict=True))}.items():
+            configuration = upstream.TRAINER_CONFIGS[method]
+            fields = upstream.fields_of(configuration)
+            check_fields(section, getattr(self, section), fields, configuration.name)
         twice = sorted(set(self.trainer) & set(getattr(self, self.method)))
         if twice:
             raise ValueError(f"{self.method}.{twice[0]}: is given in trainer too; leave one of them out")
         if self.lora is not None:
-            from peft import LoraConfig
-
-            check_fields("lora", self.lora, LoraConfig)
+            fields = upstream.fields_of(upstream.LORA_CONFIG)
+            check_fields("lora", self.lora, fields, upstream.LORA_CONFIG.name)
 
     @property
     def folder(self) -> str:
@@ -174,6 +177,15 @@ class RunSettings:
         """What the trainer's arguments are given: the fields of both methods, and those of this one."""
         return {**self.trainer, **getattr(self, self.method)}
 
+    @property
+    def configuration(self) -> Configuration:
+        """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
+        return upstream.TRAINER_CONFIGS[self.method]
+
+    def argument(self, name: str) -> Any:
+        """The value of one of the trainer's arguments: what is given, or the default of its class."""
+        return self.given[name] if name in self.given else upstream.default_of(self.configuration, name)
+
     def resolved(self) -> RunSettings:
         """The same with whole paths for a model's folder and a task's file, which then are found from anywhere."""
         model, task = Path(self.model).expanduser(), Path(self.task).expanduser()
@@ -187,14 +199,3 @@ class RunSettings:
 def launcher_file(name: str) -> Path:
     """Where a shipped configuration of `accelerate launch` lies."""
     return LAUNCHERS / f"{name}.yaml"
-
-
-def config_class(method: str) -> Any:
-    """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
-    if method == "tpo":
-        from tpo_torch.llm.config import TargetPOConfig
-
-        return TargetPOConfig
-    from trl import GRPOConfig
-
-    return GRPOConfig

@@ -6,15 +6,11 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import reasoning_gym
-from datasets import Dataset
-from reasoning_gym.factory import DATASETS
-
-from tpo_ref.study.protocol import unknown
+from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import short, tagged, text_of
 from tpo_torch.llm.tasks.guard import refusal
 from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
@@ -56,7 +52,9 @@ def load(
     Raises: ValueError for an unknown dataset or option, with the nearest; one that `guard.refusal` names; values that
         upstream refuses; or too few different problems for the evaluation.
     """
-    _check(name, options)
+    from datasets import Dataset
+
+    check(name, options)
     for what, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
         whole(what, value, least)
     if train_size > EVALUATION_OFFSET:
@@ -86,7 +84,11 @@ def load(
     )
 
 
-def _check(name: str, options: dict[str, Any]) -> None:
+def check(name: str, options: Iterable[str]) -> None:
+    """ValueError for an unknown dataset or option, with the nearest, or a dataset that `guard.refusal` names."""
+    # Imported where needed: Reasoning Gym takes most of a second, which a task of another kind should not cost.
+    from reasoning_gym.factory import DATASETS
+
     if name not in DATASETS:
         raise unknown("gym", name, sorted(DATASETS))
     dataset, config = DATASETS[name]
@@ -101,6 +103,8 @@ def _check(name: str, options: dict[str, Any]) -> None:
 
 
 def _create(name: str, seed: int, size: int, options: dict[str, Any]) -> Any:
+    import reasoning_gym
+
     try:
         return reasoning_gym.create_dataset(name, seed=seed, size=size, **options)
     except (AssertionError, TypeError, ValueError) as error:

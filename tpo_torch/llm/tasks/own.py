@@ -19,9 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datasets import Dataset
-
-from tpo_ref.study.protocol import unknown
+from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import text_of
 from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, whole
 
@@ -42,6 +40,8 @@ def load(
     Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
         an unknown option, or a prompt in both splits, and for whatever the file itself raises, with its line.
     """
+    from datasets import Dataset
+
     for name, size in (("train_size", train_size), ("eval_size", eval_size)):
         if size is not None:
             whole(name, size, 1)
@@ -65,9 +65,14 @@ def load(
     )
 
 
-def _import(path: Path) -> ModuleType:
+def check(path: Path) -> None:
+    """FileNotFoundError unless the file is there; its options are known only once it is imported."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines the task")
+
+
+def _import(path: Path) -> ModuleType:
+    check(path)
     # Named by its whole path, so that two files of one name do not mix.
     name = f"tpo_own_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, path)

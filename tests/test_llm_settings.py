@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.program import reading
 from tpo_torch.llm.program.plan import accumulation
@@ -28,6 +31,14 @@ PAIRS = [f"{model}-{task}" for model in MODELS for task in TASKS]
 STATED = {"model", "task", "prompts", "num_generations", "learning_rate", "beta", "r", "every", "base", "name", "size"}
 STATED |= {"lora", "anchor", "eta", "tau", "logging_steps"}
 COUNTS = (1, 2, 4)
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_libraries_of_the_extra_are_named_once() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["llm"]
+    assert {re.split(r"[^\w-]", requirement)[0] for requirement in extra} == set(LIBRARIES.values())
+    for name in LIBRARIES:
+        assert importlib.util.find_spec(name) is not None
 
 
 def without_gpu(settings: RunSettings) -> RunSettings:

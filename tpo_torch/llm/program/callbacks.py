@@ -12,7 +12,7 @@ from trl.models.utils import unwrap_model_for_generation
 from tpo_ref.study import files
 from tpo_torch.llm.program import evaluate
 from tpo_torch.llm.program.evaluate import Report, Sampling
-from tpo_torch.llm.program.record import Folder, finite
+from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings import EvaluationSettings
 from tpo_torch.llm.tasks import Task
 
@@ -64,9 +64,8 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         self.last = report
         if state.is_world_process_zero:
             path = self.folder.samples / f"step-{state.global_step:06d}.json"
-            # The reward of an answer that nobody could score is none.
-            answers = [{name: finite(value) for name, value in a.items()} for a in report.answers[:SHOWN]]
-            files.write_json(path, {"step": state.global_step, "answers": answers})
+            # The reward of an answer that nobody could score is NaN, which a json file says as null.
+            files.write_json(path, {"step": state.global_step, "answers": report.answers[:SHOWN]})
 
 
 class Record(TrainerCallback):  # type: ignore[misc]

@@ -15,15 +15,13 @@ from tpo_ref.study.cli import show
 from tpo_ref.study.cli.main import INTERRUPTED
 from tpo_ref.study.errors import MissingExtra, Unavailable
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
-from tpo_torch.llm import EXTRA
+from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.launcher import is_first_process
 from tpo_torch.llm.program.places import RECORD
 
 if TYPE_CHECKING:
     from tpo_torch.llm.program.plan import Plan
 
-# Without these no language model is trained: named here so that the first lack is said before anything is loaded.
-PACKAGES = ("torch", *EXTRA)
 SEED_SUFFIX = r"-seed\d+$"
 
 Config = Annotated[
@@ -148,8 +146,8 @@ def _train(plan: Plan) -> None:
 
 
 def _check_installed() -> None:
-    """MissingExtra naming the libraries that are not there."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    """MissingExtra naming the libraries that are not there, before any of them is loaded."""
+    missing = [name for name in ("torch", *LIBRARIES) if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tpo_ref import checks
 from tpo_ref.checks import unknown
+from tpo_ref.study import files
 from tpo_torch.llm.program import upstream
 from tpo_torch.llm.program.fields import Mappings, check_fields, quoted
 from tpo_torch.llm.program.upstream import Configuration
@@ -46,6 +47,8 @@ class EvaluationSettings:
             checks.whole("evaluation.size", self.size, 1)
         if not isinstance(self.k, (list, tuple)):
             raise TypeError(f"evaluation.k: got {self.k!r}, expected a list such as [1, 4]")
+        # So that equal settings are equal, read from a list or written in Python.
+        object.__setattr__(self, "k", tuple(self.k))
         for k in self.k:
             checks.whole("evaluation.k", k, 1)
             if self.samples and k > self.samples:
@@ -133,8 +136,7 @@ class RunSettings:
         if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
             raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
         if self.accelerate is not None and not launcher_file(str(self.accelerate)).is_file():
-            known = sorted(path.stem for path in LAUNCHERS.glob("*.yaml"))
-            raise unknown("accelerate", str(self.accelerate), known)
+            raise unknown("accelerate", str(self.accelerate), sorted(path.stem for path in LAUNCHERS.glob("*.yaml")))
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         checks.whole("seed", self.seed, 0)
@@ -166,11 +168,9 @@ class RunSettings:
         """The name of the run's folder."""
         return f"{self.name}-{self.method}" + (f"-seed{self.seed}" if self.seed else "")
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, files.Json]:
         """The settings as JSON values."""
-        values = {**dataclasses.asdict(self), "evaluation": {**vars(self.evaluation), "k": list(self.evaluation.k)}}
-        del values["source"]
-        return values
+        return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "source"}
 
     @property
     def given(self) -> dict[str, Any]:

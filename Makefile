@@ -33,7 +33,7 @@ trace: $(STAMP)
 
 # The latest patch of each TRL version that pyproject.toml allows; downloads them the first time.
 trl-range: $(STAMP)
-	$(BIN)/python tests/trl_range.py
+	$(BIN)/python tests/llm/trl_range.py
 
 clean:
 	rm -rf .venv .hypothesis .pytest_cache .mypy_cache .ruff_cache runs

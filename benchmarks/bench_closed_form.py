@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import BACKENDS, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
 # 4,096 images of ten classes.
 SHAPE = (4096, 10)

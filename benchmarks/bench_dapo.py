@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .baselines import Baseline
-from .common import BACKENDS, load, normal, ratio
+from benchmarks.helpers.baselines import Baseline
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
 
 class Dapo(Baseline):

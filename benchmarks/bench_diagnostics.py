@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import BACKENDS, SHAPE, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, SHAPE, load, normal, ratio
 
 # A candidate of the sequence tasks: ten tokens out of two.
 LENGTH, VOCABULARY = 10, 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 from tpo_torch.muon import CUBIC, ITERATIONS, LINEAR, QUINTIC, Muon
 from tpo_torch.shared.transformer import RULES, CausalTransformer
-
-from .common import BACKENDS, load, normal, ratio
 
 VOCAB, PLACES = 2, 20
 # The products of one network are too small to share.

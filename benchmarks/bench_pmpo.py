@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .baselines import Baseline
-from .common import normal
+from benchmarks.helpers.baselines import Baseline
+from benchmarks.helpers.timing import normal
 
 
 class Pmpo(Baseline):

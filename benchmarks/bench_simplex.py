@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .common import BACKENDS, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
 
 class Simplex:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import BACKENDS, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
 
 class Standardize:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from .common import BACKENDS, SHAPE, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, SHAPE, load, normal, ratio
 
 # Late in training a group of 16 holds about this many distinct candidates.
 DISTINCT = 4

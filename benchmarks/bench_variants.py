@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .common import BACKENDS, load, normal, ratio
+from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
 RULES = ("no_anchor", "tempered", "length_normalised", "reverse_kl")
 

@@ -77,7 +77,7 @@ def _imported(path: Path) -> str:
 
 
 def _markers(root: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted((root / "tests").glob("test_*.py")):
+    for path in sorted((root / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef):
                 for decorator in node.decorator_list:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from backends import BACKENDS
+from helpers.backends import BACKENDS
 
 # The tests' tensors are small: a second thread would only wait for the first.
 torch.set_num_threads(1)

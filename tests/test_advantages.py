@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 
 ESTIMATORS = (
     "centred",

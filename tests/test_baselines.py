@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend, lookup
+from helpers.backends import Backend, lookup
+from helpers.rules import Rollout, rollouts
+from helpers.strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, BAD_SHAPES, bad
 from hypothesis import given, settings
-from rules import Rollout, rollouts
-from strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, BAD_SHAPES, bad
 
 # Each rule's positional arguments, log-probabilities first; verdicts, which are no numbers, go by keyword.
 ARGUMENTS: dict[str, Callable[[Rollout], tuple[Any, ...]]] = {

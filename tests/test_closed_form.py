@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
 

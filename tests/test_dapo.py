@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, inside, rollouts
+from helpers.strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 from hypothesis import given
-from rules import Rollout, assert_gradient, inside, rollouts
-from strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 
 
 @pytest.mark.paper("DAPO")

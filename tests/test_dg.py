@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends import Backend, group_difference
+from helpers.backends import Backend, group_difference
+from helpers.rules import Rollout, rollouts
+from helpers.strategies import etas
 from hypothesis import given
-from rules import Rollout, rollouts
 from scipy import special
-from strategies import etas
 
 
 @pytest.mark.paper("DG")

@@ -8,10 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import BACKENDS, Backend
+from helpers.backends import BACKENDS, Backend
+from helpers.strategies import (
+    BAD_LOGP,
+    BAD_MASKS,
+    BAD_NUMBERS,
+    BAD_POSITIVES,
+    BAD_SHAPES,
+    Group,
+    bad,
+    etas,
+    filled,
+    groups,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, BAD_SHAPES, Group, bad, etas, filled, groups
 
 from tpo_ref import diagnostics as reference
 from tpo_ref import simplex

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backends import Backend, central_difference
+from helpers.backends import Backend, central_difference
+from helpers.rules import Rollout, assert_gradient, inside, rollouts
 from hypothesis import given, settings
-from rules import Rollout, assert_gradient, inside, rollouts
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
 BETAS = (0.0, 0.04, 1.0)

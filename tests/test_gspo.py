@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, away_from_kinks, inside, rollouts
 from hypothesis import given
-from rules import Rollout, assert_gradient, away_from_kinks, inside, rollouts
 
 
 @pytest.mark.paper("GSPO")

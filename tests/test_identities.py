@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, rollouts
+from helpers.strategies import Group, etas, groups
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import Rollout, rollouts
-from strategies import Group, etas, groups
 
 
 def same(backend: Backend, one: str, its: tuple, other: str, others: tuple, factor: float = 1.0) -> None:

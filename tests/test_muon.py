@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend
+from helpers.backends import Backend
+from helpers.strategies import BAD_NUMBERS, BAD_POSITIVES, bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import BAD_NUMBERS, BAD_POSITIVES, bad
 
 from tpo_ref import muon as reference
 from tpo_torch import muon
@@ -522,6 +522,6 @@ def test_both_twins_have_the_same_constants() -> None:
     names = [n for n, x in vars(reference).items() if n.isupper() and isinstance(x, (int, float))]
     assert len(names) == 9
     assert all(getattr(reference, n) == getattr(muon, n) for n in names)
-    # The learning rate of PROTOCOLS: what the authors' configuration calls 1e-4 and multiplies by ten.
+    # The learning rate of the authors' program: what the authors' configuration calls 1e-4 and multiplies by ten.
     assert inspect.signature(Muon).parameters["lr"].default == 1e-3
     assert math.isclose(reference.LEARNING_RATE, 10 * 1e-4)

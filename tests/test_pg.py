@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, rollouts
+from helpers.strategies import etas
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import Rollout, assert_gradient, rollouts
 from scipy import special
-from strategies import etas
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, rollouts
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import Rollout, assert_gradient, rollouts
 from scipy import special
 
 ALPHAS = (0.0, 0.3, 0.5, 1.0)

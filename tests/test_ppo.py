@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, inside, rollouts
 from hypothesis import given
-from rules import Rollout, assert_gradient, inside, rollouts
 
 from tpo_torch import ppo
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, rollouts
+from helpers.strategies import etas
 from hypothesis import given
-from rules import Rollout, assert_gradient, rollouts
-from strategies import etas
 
 
 @pytest.mark.paper("REBEL")

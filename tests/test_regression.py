@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.rules import Rollout, assert_gradient, rollouts
+from helpers.strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, Group, bad, etas, groups
 from hypothesis import given
 from hypothesis import strategies as st
-from rules import Rollout, assert_gradient, rollouts
 from scipy import optimize, special
-from strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, Group, bad, etas, groups
 
 BUDGETS = (1e-6, 0.01, 0.1, 0.5)
 TWO = np.array([1.0, 0.0])

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend
+from helpers.backends import Backend
+from helpers.strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_SHAPES, Group, bad, groups
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_SHAPES, Group, bad, groups
 
 from tpo_torch import simplex
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend, lookup
+from helpers.backends import Backend, lookup
+from helpers.strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import BAD_MASKS, BAD_NUMBERS, Group, bad, groups
 
 
 @pytest.mark.paper("App. A")

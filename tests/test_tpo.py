@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backends import Backend, group_difference
+from helpers.backends import Backend, group_difference
+from helpers.strategies import Group, etas, groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special
-from strategies import Group, etas, groups
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
 # Anchors whose every probability is above the smallest float64, so that identities in p and q hold as written.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from backends import Backend
+from helpers.backends import Backend
+from helpers.strategies import Group, etas, groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
-from strategies import Group, etas, groups
 
 # Anchors whose every probability is above the smallest float64; and those on which no bound is met by rounding alone.
 REPRESENTABLE = (0.1, 1.0, 5.0, 50.0)

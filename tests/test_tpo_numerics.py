@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backends import Backend, group_difference, lookup
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import (
+from helpers.backends import Backend, group_difference, lookup
+from helpers.strategies import (
     BAD_LOGP,
     BAD_MASKS,
     BAD_NUMBERS,
@@ -22,6 +20,8 @@ from strategies import (
     filled,
     groups,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tpo_ref import tpo as exact
 from tpo_torch import tpo

@@ -6,11 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backends import Backend, group_difference
+from helpers.backends import Backend, group_difference
+from helpers.strategies import (
+    BAD_LOGP,
+    BAD_MASKS,
+    BAD_NUMBERS,
+    BAD_POSITIVES,
+    BAD_SHAPES,
+    Group,
+    bad,
+    etas,
+    filled,
+    groups,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
-from strategies import BAD_LOGP, BAD_MASKS, BAD_NUMBERS, BAD_POSITIVES, BAD_SHAPES, Group, bad, etas, filled, groups
 
 TWO = np.array([0.5, 0.5])
 TEMPERATURES = st.sampled_from((0.5, 1.0, 4.0, 32.0))

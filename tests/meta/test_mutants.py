@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mutants import MUTANTS, Mutant, holds, planted
+from helpers.mutants import MUTANTS, Mutant, holds, planted
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tpo_ref.checks import unknown as unknown  # for the runs, which import nothing else of this package
 from tpo_ref.study.context import Context
 from tpo_ref.study.estimates import Estimate
+from tpo_ref.study.styles import Style
 
 SCALES = ("smoke", "cpu", "paper")
 
@@ -194,6 +195,8 @@ class Catalogue:
     suites: tuple[Suite, ...] = ()
     checks: tuple[Check, ...] = ()
     folders: tuple[FolderKind, ...] = ()
+    # How methods of its own are named and drawn; one without a style is shown by its name.
+    styles: Mapping[str, Style] = field(default_factory=dict)
 
 
 def resolve_methods(experiment: Experiment, given: tuple[str, ...] | None, scale: str | None = None) -> tuple[str, ...]:

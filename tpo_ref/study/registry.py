@@ -6,21 +6,34 @@ one that cannot be loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from tpo_ref.checks import unknown
+from tpo_ref.study import styles
 from tpo_ref.study.protocol import Catalogue, Check, Experiment, FolderKind, Suite
 
 EXPERIMENTS_GROUP, COMMANDS_GROUP = "tpo.experiments", "tpo.commands"
 # What a package that brings experiments or commands writes into its pyproject.toml.
 WRITE_EXPERIMENTS = f'[project.entry-points."{EXPERIMENTS_GROUP}"] name = "module:CATALOGUE"'
+REMEDY = "uninstall or rename one of them"
 
 
-def commands() -> dict[str, Callable[..., int]]:
-    """The commands that packages add to `tpo`, by name; ImportError naming the package whose command is broken."""
-    return {point.name: _loaded(point) for point in _points(COMMANDS_GROUP)}
+def commands(own: Collection[str] = ()) -> dict[str, Callable[..., int]]:
+    """The commands that packages add to `tpo`, by name.
+
+    Args: own, the names that `tpo` has itself.
+    Raises: ImportError naming the package whose command cannot be loaded; ValueError for a name that is taken.
+    """
+    points = _points(COMMANDS_GROUP)
+    names = [*own, *(point.name for point in points)]
+    for point in points:
+        if names.count(point.name) > 1:
+            raise ValueError(
+                f"{point.group}: {point.name} = {point.value}: there is another command of that name; {REMEDY}"
+            )
+    return {point.name: _loaded(point) for point in points}
 
 
 def _points(group: str) -> list[EntryPoint]:
@@ -57,13 +70,15 @@ def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name, thing in pairs:
         if name in named:
-            raise ValueError(f"{EXPERIMENTS_GROUP}: two packages bring {name!r}; uninstall or rename one of them")
+            raise ValueError(f"{EXPERIMENTS_GROUP}: two packages bring {name!r}; {REMEDY}")
         named[name] = thing
     return named
 
 
 _CATALOGUES = [_catalogue(point) for point in _points(EXPERIMENTS_GROUP)]
 
+for _content in _CATALOGUES:
+    styles.add(_content.styles)
 # What there is to run, each under its name, in the order in which packages bring it.
 EXPERIMENTS: dict[str, Experiment] = _by_name((e.id, e) for c in _CATALOGUES for e in c.experiments)
 SUITES: dict[str, Suite] = _by_name((s.id, s) for c in _CATALOGUES for s in c.suites)

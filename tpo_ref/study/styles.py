@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +70,26 @@ STYLES: dict[str, Style] = {
 }
 
 
+# For a method that nobody gave a style: its name chooses among these.
+HUES = (PURPLE, DARK_GREEN, BROWN, DARK_VERMILION, DARK_PURPLE, PALE_VERMILION)
+DASHES = (DOTTED, SHORT, LONG, ONE_DOT, TWO_DOTS)
+
+
 def style(method: str) -> Style:
-    """The style of a method; KeyError for one that was never given a colour."""
-    return STYLES[method]
+    """The style of a method; one whose style nobody gave is shown by its name, in a colour that the name decides.
+
+    >>> style("my_rule").label, style("my_rule") == style("my_rule")
+    ('my_rule', True)
+    """
+    if method in STYLES:
+        return STYLES[method]
+    number = zlib.crc32(method.encode())
+    return Style(method, HUES[number % len(HUES)], DASHES[number // len(HUES) % len(DASHES)])
+
+
+def add(styles: Mapping[str, Style]) -> None:
+    """Let methods of another package be shown as it wants; ValueError for a name that is shown otherwise already."""
+    for method, look in styles.items():
+        if STYLES.get(method, look) != look:
+            raise ValueError(f"style of {method}: got {look}, but it is {STYLES[method]} already; choose another name")
+    STYLES.update(styles)

@@ -13,8 +13,7 @@ from tpo_torch.dg import dg_loss
 from tpo_torch.grpo import grpo_loss
 from tpo_torch.pg import group_pg_loss, pg_loss
 from tpo_torch.ppo import ppo_loss
-from tpo_torch.reversal.experiments.setup import ALIASES
-from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.settings import ALIASES, ReversalSettings
 from tpo_torch.standardize import standardize
 from tpo_torch.tpo import tpo_coefficients, tpo_surrogate_loss, tpo_target, tpo_weights
 from tpo_torch.variants import tpo_no_anchor_loss

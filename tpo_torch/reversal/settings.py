@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tpo_ref import checks
 
+# Other names of methods, as the paper and the authors' code write them.
+ALIASES = {"reinforce": "pg", "ppo_interaction": "ppo_wide", "dg_interaction": "dg_wide", "pg_interaction": "pg_wide"}
 TARGETS = ("copy", "flip", "reverse_copy", "reverse_flip")
 REWARDS = ("bag", "sequential", "terminal")
 PRECISIONS = ("float32", "tf32", "float64")

@@ -218,9 +218,7 @@ def demo_(out: Out = Path("runs"), as_json: Json = False) -> int:
     return 0
 
 
-# What other packages, and the language models of this one, bring.
-ADDED = registry.commands()
-COMMANDS: dict[str, Callable[..., Any]] = {
+OWN: dict[str, Callable[..., Any]] = {
     "list": list_,
     "run": run_,
     "figure": figure,
@@ -228,8 +226,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": compare_,
     "verify": verify,
     "demo": demo_,
-    **ADDED,
 }
+# What other packages, and the language models of this one, bring.
+ADDED = registry.commands(OWN)
+COMMANDS = {**OWN, **ADDED}
 
 
 def run(arguments: list[str]) -> int:

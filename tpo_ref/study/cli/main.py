@@ -35,7 +35,12 @@ def _main(arguments: list[str]) -> int:
     # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     _keep_freed_memory()
-    from tpo_ref.study.cli import commands
+    try:
+        from tpo_ref.study.cli import commands
+    except (ImportError, ValueError) as error:
+        # A package that adds experiments or commands does not load.
+        print(f"tpo: {error}", file=sys.stderr)
+        return USAGE_ERROR
 
     return commands.run(arguments)
 

@@ -10,9 +10,8 @@ from tpo_ref.study import estimates
 from tpo_ref.study.claims import per_seed
 from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Arrays, Claim, Claims, Experiment, Panel, Scale
-from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.settings import ALIASES, ReversalSettings
 
-ALIASES = {"reinforce": "pg", "ppo_interaction": "ppo_wide", "dg_interaction": "dg_wide", "pg_interaction": "pg_wide"}
 # Where a run is allowed to stop, and where the paper counts its steps: a seed-mean error of 1 %.
 SOLVED = 0.01
 # Of a smoke test, which takes seconds and shows only that everything runs.

@@ -1,0 +1,120 @@
+"""Wrong versions of the code, each a single change of text, and the property that must notice it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from helpers.backends import BACKENDS
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` becomes `new` in one function of one backend; `caught_by` is "test module.property"."""
+
+    what: str
+    package: str
+    function: str
+    old: str
+    new: str
+    caught_by: str
+
+    @property
+    def backend(self) -> str:
+        return {"tpo_ref": "numpy", "tpo_torch": "torch"}[self.package]
+
+    def __str__(self) -> str:
+        return f"{self.package}.{self.function}: {self.what}"
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The mutant in place of the function, for as long as the context lasts."""
+    stem, name = mutant.function.split(".")
+    module = importlib.import_module(f"{mutant.package}.{stem}")
+    original = getattr(module, name)
+    source = inspect.getsource(original)
+    assert source.count(mutant.old) == 1, f"{mutant}: {mutant.old!r} stands {source.count(mutant.old)} times"
+    exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant}>", "exec"), vars(module))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def holds(mutant: Mutant) -> None:
+    """Run the property named for a mutant on the mutant's backend; AssertionError when it fails."""
+    module, name = mutant.caught_by.split(".")
+    check = getattr(importlib.import_module(module), name)
+    takes_backend = "backend" in inspect.signature(check).parameters
+    check(**({"backend": BACKENDS[mutant.backend]} if takes_backend else {}))
+
+
+GRADIENT = "test_tpo.test_the_gradient_is_p_minus_q"
+TARGET = "test_tpo.test_the_target_is_the_old_distribution_tilted"
+MASKED = "test_standardize.test_a_masked_candidate_changes_nothing"
+MASKED_GRADIENT = "test_tpo.test_the_gradient_with_a_mask"
+VARIANCE = "test_standardize.test_mean_zero_and_unit_population_variance"
+ROUNDING = "test_standardize.test_rounding_is_not_a_spread"
+GRAPH = "test_tpo_numerics.test_the_graph_reaches_the_current_policy_only"
+SCORES_GRAPH = "test_standardize.test_no_gradient_reaches_the_scores"
+
+CLIP = "inside = inside_clip(x, advantages, epsilon_low, epsilon_high)"
+UNCLIPPED = "inside = np.isfinite(x)"
+PPO = "test_ppo.test_gradient_is_the_ratio_times_the_advantage_inside_the_clip"
+GRPO = "test_grpo.test_a_zero_variance_group_keeps_only_the_pull"
+MUON = "test_muon.test_golden_values"
+WEIGHTS = "test_diagnostics.test_weights_of_winners_and_losers_are_means_over_them"
+FIGURES = "test_diagnostics.test_every_figure_is_its_definition"
+DG = "test_dg.test_gradient_is_the_gated_advantage"
+
+MUTANTS = (
+    # The method, in the reference.
+    Mutant("sign flip", "tpo_ref", "tpo.tpo_grad", "raw, keep) - checks", "raw, keep) + checks", GRADIENT),
+    Mutant("sign flip of the loss", "tpo_ref", "tpo.tpo_loss", "-np.where", "+np.where", GRADIENT),
+    Mutant("ddof 1", "tpo_ref", "standardize.standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
+    Mutant("dropped anchor", "tpo_ref", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_ref", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
+    Mutant("temperature upside down", "tpo_ref", "tpo.tpo_target", "_from_top(u) / eta", "_from_top(u) * eta", TARGET),
+    Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "softmax(raw, keep)", "softmax(raw)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_ref", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
+    Mutant(
+        "literal σ = 0",
+        "tpo_ref",
+        "standardize.standardize",
+        "spread <= CONSTANT_ULPS * _resolution(raw)",
+        "sigma <= 0.0",
+        ROUNDING,
+    ),
+    # The method, in the mirror.
+    Mutant("sign flip", "tpo_torch", "tpo.tpo_loss", "-torch.where", "+torch.where", GRADIENT),
+    Mutant("ddof 1", "tpo_torch", "standardize.standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
+    Mutant("dropped anchor", "tpo_torch", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_torch", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
+    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_target", "raw, keep).detach()", "raw, keep)", GRAPH),
+    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_coefficients", "mask).detach()", "mask)", GRAPH),
+    Mutant("lost stop-gradient", "tpo_torch", "standardize.standardize", "keep).detach()", "keep)", SCORES_GRAPH),
+    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "softmax(raw, mask)", "softmax(raw)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
+    # Baselines: the clip, the pull towards the reference, the gate.
+    Mutant("lost clip", "tpo_ref", "ppo.clipped_objective_grad", CLIP, UNCLIPPED, PPO),
+    Mutant("lost clip", "tpo_torch", "ppo.clipped_objective", CLIP, UNCLIPPED.replace("np", "torch"), PPO),
+    Mutant("penalty pushes away", "tpo_ref", "grpo._each_grad", "- beta", "+ beta", GRPO),
+    Mutant("gate upside down", "tpo_ref", "dg._gated", "-a * x", "a * x", DG),
+    Mutant("lost stop-gradient", "tpo_torch", "dg.dg_loss", "x.detach()", "x", DG),
+    # The optimiser and the figures of the sequence tasks.
+    Mutant("no look-ahead", "tpo_ref", "muon._look_ahead", "(step + 1)", "step", MUON),
+    Mutant("no look-ahead", "tpo_torch", "muon._look_ahead", "(step + 1)", "step", MUON),
+    Mutant(
+        "winners swapped with losers",
+        "tpo_ref",
+        "diagnostics.winners_losers_weight",
+        "above > slack",
+        "above < slack",
+        WEIGHTS,
+    ),
+    Mutant("temperature upside down", "tpo_torch", "diagnostics._dominance", "sd * eta", "sd / eta", FIGURES),
+)

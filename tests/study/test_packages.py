@@ -1,0 +1,103 @@
+"""A package of somebody else adds an experiment and a command to `tpo`, from a distribution made for the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+# The module of the chapter on studies, section "An experiment of your own".
+CHAPTER = (Path(__file__).parents[2] / "spec" / "study.md").read_text()
+MODULE = CHAPTER.split("```python\n# walks.py\n")[1].split("```")[0]
+COMMAND = """
+
+def greet(name: str = "world") -> int:
+    '''Greet somebody.'''
+    print(f"hello {name}")
+    return 0
+"""
+
+
+def install(folder: Path, name: str, module: str, points: str) -> None:
+    """A distribution as an installer leaves it: a module, and a folder of metadata with entry points."""
+    (folder / f"{name}.py").write_text(module)
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(METADATA.format(name=name))
+    (metadata / "entry_points.txt").write_text(points)
+
+
+def tpo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`tpo` in a process of its own that finds the distributions of a folder beside those installed."""
+    path = os.pathsep.join([str(folder), *sys.path])
+    program = "import sys; from tpo_ref.study.cli.main import main; main(sys.argv[1:])"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    own = tmp_path_factory.mktemp("package")
+    points = "[tpo.experiments]\nwalks = walks:CATALOGUE\n\n[tpo.commands]\ngreet = walks:greet\n"
+    install(own, "walks", MODULE + COMMAND, points)
+    return own
+
+
+def test_its_experiment_is_listed_behind_ours(folder: Path) -> None:
+    answer = tpo(folder, "list", "--json")
+    assert answer.returncode == 0, answer.stderr
+    names = [entry["id"] for entry in json.loads(answer.stdout)]
+    assert names.index("tabular-single") < names.index("walks")
+
+
+def test_its_experiment_runs_and_is_tabled_drawn_compared_and_judged(folder: Path) -> None:
+    table = tpo(folder, "table", "walks", "--scale", "smoke")
+    assert table.returncode == 0, table.stderr
+    assert "steady" in table.stdout
+    assert "Hesitant walk" in table.stdout
+    figure = tpo(folder, "figure", "walks", "--scale", "smoke", "--json")
+    assert figure.returncode == 0, figure.stderr
+    assert (folder / json.loads(figure.stdout)[0]).stat().st_size > 0
+    compared = tpo(folder, "compare", "walks/steady", "walks/hesitant", "--scale", "smoke")
+    assert compared.returncode == 0, compared.stderr
+    judged = tpo(folder, "verify", "walks", "--scale", "smoke")
+    assert judged.returncode == 0, judged.stderr
+    assert "1 holds" in judged.stdout
+
+
+def test_its_command_runs_and_shows_in_the_help(folder: Path) -> None:
+    answer = tpo(folder, "greet", "--name", "you")
+    assert (answer.returncode, answer.stdout) == (0, "hello you\n"), answer.stderr
+    assert "Greet somebody." in tpo(folder, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "points", "words"),
+    [
+        ("CATALOGUE = 3", "[tpo.experiments]\nodd = odd:CATALOGUE\n", ("odd:CATALOGUE", "int", "Catalogue")),
+        ("", "[tpo.experiments]\nodd = odd:CATALOGUE\n", ("odd:CATALOGUE", "cannot be loaded", "uninstall")),
+        ("import nowhere", "[tpo.experiments]\nodd = odd:CATALOGUE\n", ("nowhere", "cannot be loaded", "uninstall")),
+        ("import nowhere", "[tpo.commands]\nodd = odd:main\n", ("nowhere", "cannot be loaded", "uninstall")),
+        (MODULE.replace('id="walks"', 'id="needle"'), "[tpo.experiments]\nodd = odd:CATALOGUE\n", ("needle", "rename")),
+        ("def list_(): ...", "[tpo.commands]\nlist = odd:list_\n", ("list", "rename")),
+    ],
+    ids=["no catalogue", "no such name", "a failing import", "a failing command", "an id of ours", "a command of ours"],
+)
+def test_a_broken_package_is_named_with_the_remedy(tmp_path: Path, module: str, points: str, words: list[str]) -> None:
+    install(tmp_path, "odd", module, points)
+    answer = tpo(tmp_path, "list")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("tpo: ")
+    assert "Traceback" not in answer.stderr
+    assert all(word in answer.stderr for word in words), answer.stderr

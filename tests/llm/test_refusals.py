@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from helpers import tiny_llm
 
-from tpo_torch.llm.program import reading, upstream
+from tpo_ref.study.cli import commands as cli
+from tpo_ref.study.cli.main import INTERRUPTED
+from tpo_torch.llm.program import plan, reading, upstream
 from tpo_torch.llm.program.fields import COMPUTED, class_fields
 from tpo_torch.llm.program.settings import RunSettings
 from tpo_torch.llm.program.upstream import GRPO_CONFIG, LORA_CONFIG, TPO_CONFIG, Configuration
@@ -217,3 +219,18 @@ def test_arguments_left_out_have_the_defaults_of_the_class() -> None:
     settings = RunSettings("x", "tiny", "gsm8k", trainer={"num_generations": 4})
     assert settings.argument("num_generations") == 4
     assert settings.argument("num_iterations") == upstream.imported(TPO_CONFIG).num_iterations
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(None, 1), ("0", 1), ("1", 0)])
+def test_only_the_first_process_reports_an_interruption(
+    rank: str | None, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(plan, "prepare", interrupted)
+    assert cli.run(["train", "tiny"]) == INTERRUPTED
+    assert capsys.readouterr().err.count("--resume goes on from the last checkpoint\n") == lines

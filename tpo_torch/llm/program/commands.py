@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from tpo_ref.study.cli import show
 from tpo_ref.study.cli.main import INTERRUPTED
 from tpo_ref.study.errors import MissingExtra, Unavailable
+from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
 from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.launcher import is_first_process
@@ -85,8 +86,8 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
         show.print_json(report)
         return 0
     rows = [["", "value", "standard error", "prompts"]]
-    for name, found in report["estimates"].items():
-        rows.append([name, _number(found["value"]), _number(found["error"]), str(found["n"])])
+    for name, estimate in report["estimates"].items():
+        rows.append([name, _number(estimate["value"]), _number(estimate["error"]), str(estimate["n"])])
     show.print_table(rows, f"{report['model']} on {report['task']}")
     return 0
 
@@ -102,8 +103,8 @@ def draw(names: Sequence[str], out: Path, suffix: str) -> Drawing:
     from tpo_torch.llm.program import curves
 
     # Seeds of one run share a curve, and the name of the file.
-    named = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
-    path = out / "figures" / f"{'-'.join(named)}.{suffix}"
+    stems = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
+    path = out / "figures" / f"{'-'.join(stems)}.{suffix}"
     folders = [Path(name) for name in names]
     summary = curves.summary(folders)
     header = ["", "seeds", "training reward, all steps", "last tenth of the steps", "accuracy at the end"]
@@ -152,10 +153,10 @@ def _check_installed() -> None:
         raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
 
 
-def _estimate(found: Any) -> str:
-    if found is None:
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
         return "—"
-    return f"{found.value:.3f}" + (f" ± {found.error:.3f}" if found.n > 1 else "")
+    return f"{estimate.value:.3f}" + (f" ± {estimate.error:.3f}" if estimate.n > 1 else "")
 
 
 def _number(value: float | None) -> str:

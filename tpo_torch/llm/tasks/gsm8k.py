@@ -38,9 +38,9 @@ def load(
 
     problems = load_gsm8k(None if folder is None else Path(folder))
     generator = np.random.default_rng(whole("seed", seed, 0))
-    train = _rows(_some("train_size", problems.train, train_size, generator), instruction, system)
+    train = _rows(_sample("train_size", problems.train, train_size, generator), instruction, system)
     # The whole test set stands behind a smaller one, in case a problem of it is dropped.
-    candidates = _some("eval_size", problems.test, eval_size, generator, spare=True)
+    candidates = _sample("eval_size", problems.test, eval_size, generator, spare=True)
     evaluation, dropped = held_out("gsm8k", train, _rows(candidates, instruction, system), eval_size)
     return Task(
         name="gsm8k",
@@ -53,7 +53,7 @@ def load(
     )
 
 
-def _some(
+def _sample(
     name: str, rows: Sequence[Row], size: int | None, generator: np.random.Generator, spare: bool = False
 ) -> Sequence[Row]:
     if size is None:

@@ -24,8 +24,8 @@ EVALUATION_OFFSET = 1_000_000
 # Repeated problems are skipped, until so many times the evaluation's size has been made.
 TRIES = 20
 ENTRIES_KEPT = 4_096
-# Given by `load` itself, under names that say which split.
-OURS = frozenset({"seed", "size"})
+# Options of a dataset which `load` sets itself, from options of its own that say which split.
+SET_BY_LOAD = frozenset({"seed", "size"})
 
 Entry = dict[str, Any]
 Score = Callable[[Any, int, int], float]
@@ -55,8 +55,8 @@ def load(
     from datasets import Dataset
 
     check(name, options)
-    for what, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
-        whole(what, value, least)
+    for option, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
+        whole(option, value, least)
     if train_size > EVALUATION_OFFSET:
         raise ValueError(f"train_size: got {train_size}, expected at most {EVALUATION_OFFSET}, where evaluation begins")
     later = seed + EVALUATION_OFFSET
@@ -67,8 +67,8 @@ def load(
 
     @lru_cache(ENTRIES_KEPT)
     def entry(seed: int, index: int) -> Entry:
-        made: Entry = sources[seed][index]
-        return made
+        problem: Entry = sources[seed][index]
+        return problem
 
     def score(completion: Any, seed: int, index: int) -> float:
         return _score(sources[seed], text_of(completion), entry(seed, index))
@@ -95,11 +95,11 @@ def check(name: str, options: Iterable[str]) -> None:
     reason = refusal(name, sys.modules[dataset.__module__])
     if reason is not None:
         raise ValueError(f"gym:{name}: {reason}; choose another dataset, or write the task as a file of your own")
-    known = [field.name for field in dataclasses.fields(config) if field.name not in OURS]
+    names = [field.name for field in dataclasses.fields(config) if field.name not in SET_BY_LOAD]
     for option in options:
-        if option not in known:
+        if option not in names:
             shared = ("train_size", "eval_size", "seed", "partial", "instruction", "system")
-            raise unknown(f"option of {name}", option, (*known, *shared))
+            raise unknown(f"option of {name}", option, (*names, *shared))
 
 
 def _create(name: str, seed: int, size: int, options: dict[str, Any]) -> Any:

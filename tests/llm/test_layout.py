@@ -13,8 +13,8 @@ from helpers import tiny_llm
 from trl import GRPOConfig
 
 from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, TargetSettings
-from tpo_torch.llm.config import REFUSED
 from tpo_torch.llm.layout import BatchLayout
+from tpo_torch.llm.options import EPSILON, REFUSED_OPTIONS
 
 pytestmark = tiny_llm.FILTERS
 
@@ -166,13 +166,17 @@ OTHERS: dict[str, Any] = {
 
 
 def test_every_refused_option_is_tried_here() -> None:
-    assert set(OTHERS) == set(REFUSED)
+    assert set(OTHERS) == set(REFUSED_OPTIONS)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_would_break_exactness_is_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: got {OTHERS[name]!r}, which TPO does not take: \w.*"):
         TargetPOConfig(**tiny_llm.arguments(tmp_path, **{name: OTHERS[name]}))
+
+
+def test_the_option_left_alone_is_trls_own() -> None:
+    assert GRPOConfig.epsilon == EPSILON
 
 
 def test_without_scaling_is_refused_too(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ from helpers import tiny_llm
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.program import reading
-from tpo_torch.llm.program.run import accumulation, build_arguments
-from tpo_torch.llm.program.settings import METHODS, RunSettings, WarmupSettings
+from tpo_torch.llm.program.plan import accumulation
+from tpo_torch.llm.program.run import build_arguments
+from tpo_torch.llm.program.settings import METHODS, EvaluationSettings, RunSettings, WarmupSettings
 
 pytestmark = tiny_llm.FILTERS
 
@@ -27,6 +32,14 @@ PAIRS = [f"{model}-{task}" for model in MODELS for task in TASKS]
 STATED = {"model", "task", "prompts", "num_generations", "learning_rate", "beta", "r", "every", "base", "name", "size"}
 STATED |= {"lora", "anchor", "eta", "tau", "logging_steps"}
 COUNTS = (1, 2, 4)
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_libraries_of_the_extra_are_named_once() -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["llm"]
+    assert {re.split(r"[^\w-]", requirement)[0] for requirement in extra} == set(LIBRARIES.values())
+    for name in LIBRARIES:
+        assert importlib.util.find_spec(name) is not None
 
 
 def without_gpu(settings: RunSettings) -> RunSettings:
@@ -94,6 +107,14 @@ def test_numbers_are_numbers_however_they_are_written(x: float) -> None:
         value = settings.task_options["number"]
         assert isinstance(value, float)
         assert value == float(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("[1e-3, -.5E+2]", [1e-3, -50.0]), ("{a: +1e3}", {"a": 1e3}), ("'1e-3'", "1e-3"), ("1e-3x", "1e-3x"), ("5", 5)],
+)
+def test_exponents_are_numbers_at_every_depth_and_words_in_quotes(text: str, value: object) -> None:
+    assert reading.load("tiny", [f"task_options.x={text}"]).task_options["x"] == value
 
 
 def test_overrides_reach_every_depth() -> None:
@@ -231,6 +252,19 @@ def test_a_file_that_is_no_configuration_is_refused(content: str, says: str, tmp
         reading.load(str(path))
     with pytest.raises(ValueError, match="is not there; expected a file, or one of"):
         reading.load(str(tmp_path / "none.yaml"))
+
+
+def test_an_override_leaves_what_was_read_as_it_was() -> None:
+    content = reading.load("tiny").plain()
+    before = json.dumps(content)
+    reading.changed(content, ["trainer.max_steps=1", "task_options.train_size=1", "evaluation.every=1"])
+    assert json.dumps(content) == before
+
+
+def test_equal_settings_are_equal_however_they_were_written() -> None:
+    assert EvaluationSettings(k=[1, 4]) == EvaluationSettings()
+    plain = RunSettings("x", "tiny", "gsm8k").plain()
+    assert reading.from_plain(json.loads(json.dumps(plain))) == RunSettings("x", "tiny", "gsm8k")
 
 
 def test_a_file_of_ones_own_lies_over_its_base(tmp_path: Path) -> None:

@@ -400,17 +400,17 @@ def test_a_scorer_that_executes_its_answer_is_known_and_refused() -> None:
         for name, (dataset, _) in DATASETS.items()
         if guard.executing_calls(inspect.getsource(sys.modules[dataset.__module__]))
     }
-    by_hand = {name for name, reason in guard.REFUSED.items() if reason == guard.EXECUTES}
+    by_hand = {name for name, reason in guard.FORBIDDEN_DATASETS.items() if reason == guard.EXECUTES}
     # propositional_logic calls a parser of its own that shares its name with sympy's.
     assert executing == by_hand | guard.HARMLESS | {"propositional_logic"}
-    assert set(guard.REFUSED) | guard.HARMLESS | guard.HASHED <= set(DATASETS)
-    for name in guard.REFUSED:
+    assert set(guard.FORBIDDEN_DATASETS) | guard.HARMLESS | guard.HASHED <= set(DATASETS)
+    for name in guard.FORBIDDEN_DATASETS:
         with pytest.raises(ValueError, match=f"gym:{name}: .*; choose another dataset"):
             tasks.load(f"gym:{name}")
 
 
 def test_a_dataset_of_a_later_version_that_executes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "REFUSED", {})
+    monkeypatch.setattr(guard, "FORBIDDEN_DATASETS", {})
     with pytest.raises(ValueError, match="gym:countdown: its module calls parse_expr"):
         tasks.load("gym:countdown")
 

@@ -10,20 +10,12 @@ from pathlib import Path
 import pytest
 from helpers.processes import without
 
+from tpo_torch.llm import LIBRARIES
+
 ROOT = Path(__file__).parents[2]
 STDLIB = set(sys.stdlib_module_names)
-LLM_LIBRARIES = {
-    "accelerate",
-    "datasets",
-    "huggingface_hub",
-    "peft",
-    "reasoning_gym",
-    "safetensors",
-    "tokenizers",
-    "transformers",
-    "trl",
-    "yaml",
-}
+# The hub's client is installed and versioned by transformers.
+LLM_LIBRARIES = {*LIBRARIES, "huggingface_hub"}
 IMPORT_FUNCTIONS = {"import_module", "__import__", "find_spec"}
 
 

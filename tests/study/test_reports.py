@@ -13,7 +13,7 @@ from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.reports import ExperimentReport, SuiteReport
 from tpo_ref.study.runner import Request, ensure
 
-RESULTS = Path(__file__).parent.parent / "spec" / "results"
+RESULTS = Path(__file__).parents[2] / "spec" / "results"
 # Comparisons have a folder of their own.
 COMMITTED = sorted(p for p in RESULTS.rglob("*.json") if p.parent.name != "compare")
 COMPARED = sorted((RESULTS / "compare").glob("*.json"))

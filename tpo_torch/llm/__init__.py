@@ -20,10 +20,21 @@ HOMES = {
     "ResumableGRPOTrainer": "tpo_torch.llm.resume",
     "TargetPOConfig": "tpo_torch.llm.config",
     "TargetPOTrainer": "tpo_torch.llm.trainer",
-    "TargetSettings": "tpo_torch.llm.groups",
+    "TargetSettings": "tpo_torch.llm.target",
     "group_coefficients": "tpo_torch.llm.groups",
 }
-EXTRA = ("trl", "transformers", "accelerate", "datasets", "peft", "reasoning_gym", "yaml", "safetensors")
+# The libraries of the install extra "llm": the name each is imported by, and the one it is installed by.
+LIBRARIES = {
+    "trl": "trl",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+    "peft": "peft",
+    "datasets": "datasets",
+    "reasoning_gym": "reasoning-gym",
+    "tokenizers": "tokenizers",
+    "safetensors": "safetensors",
+    "yaml": "pyyaml",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +43,6 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(HOMES[name]), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in EXTRA:
+        if (error.name or "").split(".")[0] not in LIBRARIES:
             raise
         raise MissingExtra(f"{error.name} is not installed, and {name} needs it; pip install '.[llm]'") from error

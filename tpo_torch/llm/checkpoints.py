@@ -35,7 +35,7 @@ def latest(folder: Path) -> Path | None:
 
     Args: folder, which holds checkpoint-N; those that a killed process left half written are passed over.
     """
-    numbered = [(int(found[1]), path) for path in folder.glob("checkpoint-*") if (found := _numbered(path))]
+    numbered = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _step_match(path))]
     return next((path for _, path in sorted(numbered, reverse=True) if is_whole(path)), None)
 
 
@@ -69,23 +69,23 @@ def check(checkpoint: Path, expected: dict[str, int], method: str) -> None:
         return
     if not is_whole(checkpoint):
         raise ValueError(f"{checkpoint}: half written; take an older one, or resume_from_checkpoint=True")
-    found = header(checkpoint / file_name(0))
-    if found["method"] != method:
-        raise ValueError(f"{checkpoint}: got a checkpoint of {found['method']}, expected one of {method}")
-    was = found["layout"]
-    if was != expected:
-        changed = ", ".join(f"{name} {was.get(name)} -> {x}" for name, x in expected.items() if was.get(name) != x)
+    stored = header(checkpoint / file_name(0))
+    if stored["method"] != method:
+        raise ValueError(f"{checkpoint}: got a checkpoint of {stored['method']}, expected one of {method}")
+    old = stored["layout"]
+    if old != expected:
+        changed = ", ".join(f"{name} {old.get(name)} -> {x}" for name, x in expected.items() if old.get(name) != x)
         raise ValueError(f"{checkpoint}: got another batch layout ({changed}), expected the one it was made with")
 
 
 def header(path: Path) -> dict[str, Any]:
     """The plain values of one process's file; ValueError where it is of another format."""
-    with safe_open(path, framework="pt", device="cpu") as opened:
-        state: dict[str, Any] = json.loads((opened.metadata() or {})["state"])
+    with safe_open(path, framework="pt", device="cpu") as file:
+        state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
     if state["format"] != FORMAT:
         raise ValueError(f"{path}: got format {state['format']}, expected {FORMAT}; start the run afresh")
     return state
 
 
-def _numbered(path: Path) -> re.Match[str] | None:
+def _step_match(path: Path) -> re.Match[str] | None:
     return re.fullmatch(r"checkpoint-(\d+)", path.name) if path.is_dir() else None

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import GRPOConfig
 
-from tpo_torch.llm.groups import ANCHORS, ZERO_VARIANCE, TargetSettings
+from tpo_torch.llm.launcher import process_count
 from tpo_torch.llm.layout import BatchLayout
-
-# TRL's own aggregation of exactly this form: the sum over a completion's tokens, the mean over rows. The level only
-# says that the (absent) ratio is one per sequence, which is what TRL expects with it.
-LOSS_TYPE, LEVEL = "luspo", "sequence"
+from tpo_torch.llm.options import LEVEL, LOSS_TYPE, REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings
 
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-
-# What each refused option of GRPO must be left at, and why.
-REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "loss_type": (lambda x: x == LOSS_TYPE, "it chooses among GRPO's losses; TPO has one. Leave it out"),
-    "importance_sampling_level": (lambda x: x == LEVEL, "TPO has no importance ratio. Leave it out"),
-    "scale_rewards": (
-        lambda x: x in ("group", True),
-        "TPO standardises within each group; `tau` is the noise it adds to the deviation. Leave it out",
-    ),
-    "multi_objective_aggregation": (
-        lambda x: x == "sum_then_normalize",
-        "TPO standardises the weighted sum of the rewards. Leave it out",
-    ),
-    "delta": (lambda x: x is None, "TPO clips nothing. Leave it out"),
-    "epsilon": (lambda x: x == GRPOConfig.epsilon, "TPO clips nothing. Leave it out"),
-    "epsilon_high": (lambda x: x is None, "TPO clips nothing. Leave it out"),
-    "top_entropy_quantile": (lambda x: x == 1, "it drops tokens from the log-probability of a completion"),
-    "off_policy_mask_threshold": (lambda x: x is None, "it drops rows from the loss but not from the softmax"),
-    "neftune_noise_alpha": (lambda x: x is None, "under its noise two passes see different policies"),
-    "use_bias_correction_kl": (lambda x: not x, "it needs importance ratios, which TPO has not"),
-    "vllm_importance_sampling_correction": (
-        lambda x: not x,
-        "TPO weighs the completions it was given and needs no ratio to the sampler; p_old is recomputed by the trainer",
-    ),
 }
 
 
@@ -80,9 +50,8 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     use_bias_correction_kl: bool = field(default=False, metadata={"help": "Fixed."})
 
     def __post_init__(self) -> None:
-        for name, (fine, why) in REFUSED.items():
-            if not fine(getattr(self, name)):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, which TPO does not take: {why}")
+        for name in REFUSED_OPTIONS:
+            check_option(name, getattr(self, name))
         _ = self.target
         self._check_layout()
         for old, new in RENAMED.items():
@@ -104,25 +73,17 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
         return self._layout(self.world_size)
 
     def _layout(self, processes: int) -> BatchLayout:
-        micro = self.per_device_train_batch_size * processes
-        slices = self.steps_per_generation
-        if slices is None and self.generation_batch_size is not None:
-            slices, rest = divmod(self.generation_batch_size, micro)
-            if rest or not slices:
-                raise ValueError(
-                    f"generation_batch_size: got {self.generation_batch_size}, expected a multiple of {micro}, the "
-                    f"rows of one micro-batch over {processes} processes"
-                )
-        return BatchLayout(
-            num_generations=self.num_generations,
-            per_device=self.per_device_train_batch_size,
-            accumulation=self.gradient_accumulation_steps,
+        return batch_layout(
+            self.num_generations,
+            self.per_device_train_batch_size,
+            self.gradient_accumulation_steps,
             processes=processes,
-            steps_per_generation=slices,
+            steps_per_generation=self.steps_per_generation,
+            generation_batch_size=self.generation_batch_size,
             num_iterations=self.num_iterations,
         )
 
     def _check_layout(self) -> None:
         if isinstance(self.gradient_accumulation_steps, int) and isinstance(self.num_generations, int):
-            # Read from the launcher's variable, so that a wrong sum is found before any process group is made.
-            self._layout(int(os.environ.get("WORLD_SIZE", "1")))
+            # Counted by the launcher's variable, so that a wrong sum is found before any process group is made.
+            self._layout(process_count())

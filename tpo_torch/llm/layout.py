@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from tpo_torch import checks
+from tpo_ref import checks
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class BatchLayout:
         """One line a person can check."""
         inside = "whole groups in a micro-batch" if self.whole else "groups over several micro-batches"
         steps = "one optimizer step" if self.one_step else f"{self._steps()} optimizer steps"
-        prompts = _counted(self.prompts, "prompt", "prompts")
+        prompts = counted(self.prompts, "prompt", "prompts")
         return f"{self._generated()} = {prompts} x {self.num_generations}, {steps}; {inside}"
 
     def check_prompts(self, count: int) -> None:
@@ -110,9 +110,9 @@ class BatchLayout:
 
     def _generated(self) -> str:
         parts = (
-            _counted(self.processes, "process", "processes"),
-            _counted(self.slices, "micro-batch", "micro-batches"),
-            _counted(self.per_device, "row", "rows"),
+            counted(self.processes, "process", "processes"),
+            counted(self.slices, "micro-batch", "micro-batches"),
+            counted(self.per_device, "row", "rows"),
         )
         return f"{' x '.join(parts)} = {self.generated} completions per round of generation"
 
@@ -130,9 +130,14 @@ class BatchLayout:
         )
         return (
             f"This works: per_device_train_batch_size={size}, gradient_accumulation_steps={rows // size}{without} "
-            f"({_counted(prompts, 'prompt', 'prompts')} per round)"
+            f"({counted(prompts, 'prompt', 'prompts')} per round)"
         )
 
 
-def _counted(n: int, one: str, many: str) -> str:
+def counted(n: int, one: str, many: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "row", "rows"), counted(2, "row", "rows")
+    ('1 row', '2 rows')
+    """
     return f"{n} {one if n == 1 else many}"

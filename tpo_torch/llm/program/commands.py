@@ -8,19 +8,22 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from tpo_ref.study.cli import show
 from tpo_ref.study.cli.exits import INTERRUPTED
 from tpo_ref.study.errors import MissingExtra, Unavailable
+from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
-from tpo_torch.llm import EXTRA
+from tpo_torch.llm import LIBRARIES
+from tpo_torch.llm.launcher import is_first_process
 from tpo_torch.llm.program.places import RECORD
 
-# Without these no language model is trained: named here so that the first lack is said before anything is loaded.
-PACKAGES = ("torch", *EXTRA)
+if TYPE_CHECKING:
+    from tpo_torch.llm.program.plan import Plan
+
 SEED_SUFFIX = r"-seed\d+$"
 
 Config = Annotated[
@@ -58,18 +61,19 @@ def train(
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
     _check_installed()
-    from tpo_torch.llm.program import run
+    from tpo_torch.llm.program.plan import prepare
     from tpo_torch.llm.program.reading import load
-    from tpo_torch.llm.rewards import RewardError
 
-    settings = load(config, overrides, method, seed)
     try:
-        run.train(settings, out, resume, fresh)
+        plan = prepare(load(config, overrides, method, seed), out, resume, fresh)
+        if not plan.finished:
+            _train(plan)
+        elif is_first_process():
+            print(f"{plan.folder.path}: finished already; --fresh runs it again")
     except KeyboardInterrupt:
-        print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        if is_first_process():
+            print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
-    except RewardError as error:
-        raise Unavailable(str(error)) from error
     return 0
 
 
@@ -100,8 +104,8 @@ def draw(names: Sequence[str], out: Path, suffix: str) -> Drawing:
     from tpo_torch.llm.program import curves
 
     # Seeds of one run share a curve, and the name of the file.
-    named = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
-    path = out / "figures" / f"{'-'.join(named)}.{suffix}"
+    stems = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
+    path = out / "figures" / f"{'-'.join(stems)}.{suffix}"
     folders = [Path(name) for name in names]
     summary = curves.summary(folders)
     header = ["", "seeds", "training reward, all steps", "last tenth of the steps", "accuracy at the end"]
@@ -132,17 +136,28 @@ CATALOGUE = Catalogue(
 )
 
 
+def _train(plan: Plan) -> None:
+    """Run a plan. Here torch, transformers and TRL are loaded; what a plan can refuse has been refused by now."""
+    from tpo_torch.llm.program import run
+    from tpo_torch.llm.rewards import RewardError
+
+    try:
+        run.train(plan)
+    except RewardError as error:
+        raise Unavailable(str(error)) from error
+
+
 def _check_installed() -> None:
-    """MissingExtra naming the libraries that are not there."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    """MissingExtra naming the libraries that are not there, before any of them is loaded."""
+    missing = [name for name in ("torch", *LIBRARIES) if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
 
 
-def _estimate(found: Any) -> str:
-    if found is None:
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
         return "—"
-    return f"{found.value:.3f}" + (f" ± {found.error:.3f}" if found.n > 1 else "")
+    return f"{estimate.value:.3f}" + (f" ± {estimate.error:.3f}" if estimate.n > 1 else "")
 
 
 def _number(value: float) -> str:

@@ -1,14 +1,16 @@
-"""Fields of TRL's and peft's configurations: which exist, of which type they are, and which a run may not set."""
+"""What a field of a configuration may hold, and which fields a run may not set."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 # Sections that make the trainer's arguments.
 TRAINERS = ("trainer", "tpo", "grpo")
@@ -17,7 +19,7 @@ CLOSEST, CLOSE = 3, 0.5
 LISTED = 20
 REMOTE = "trust_remote_code"
 # What follows from other settings and may not be said twice, what stays off, and what belongs in no file.
-REFUSED = {
+FIXED_FIELDS = {
     "output_dir": "it is OUT/llm/NAME-METHOD; choose --out and name",
     "seed": "it is the run's: seed=N",
     "gradient_accumulation_steps": "it follows from prompts, num_generations, per_device_train_batch_size, processes",
@@ -26,60 +28,161 @@ REFUSED = {
     "hub_token": "the run's record is no place for a secret; use the HF_TOKEN environment variable",
 }
 SECRET = "hub_token"
-# Fields whose values are checked: those that hold nothing else than these.
-SIMPLE = (bool, int, float, str, type(None))
+NONE = type(None)
+# Types whose values are checked; a field that may hold anything else is left to its class.
+SIMPLE: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": NONE}
 Mappings = Mapping[str, Any]
 
 
-def check_fields(section: str, given: Mappings, maker: Any) -> None:
-    """Every name is a field that the class takes, and its value of the field's type; ValueError, TypeError."""
-    known = {f.name: f for f in dataclasses.fields(maker) if f.init}
+class Computed:
+    """The type of COMPUTED."""
+
+
+# Stands for a default that a class computes when it is made.
+COMPUTED: Final = Computed()
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """What a field may hold.
+
+    Args: simple, the types of SIMPLE in the order written; truth, whether it takes true or false; more, whether it may
+        hold something of another type, whose values are not checked here.
+    """
+
+    simple: tuple[type, ...]
+    truth: bool
+    more: bool
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """A field of a configuration.
+
+    Args: type; default, dataclasses.MISSING for none, COMPUTED for one that only the class knows.
+    """
+
+    type: FieldType
+    default: object
+
+
+def class_fields(maker: Any) -> Mapping[str, SettingField]:
+    """The fields which a dataclass takes, by name."""
     hints = typing.get_type_hints(maker)
-    for name, value in given.items():
-        if section in TRAINERS:
-            _check_refused(section, name, value)
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=CLOSEST, cutoff=CLOSE)
-            # TRL and peft have too many fields to list.
-            fields = f"see the fields of {maker.__name__}" if len(known) > LISTED else f"expected {', '.join(known)}"
-            meant = f"did you mean {' or '.join(map(repr, close))}?" if close else fields
-            raise ValueError(f"{section}: got {name!r}, {meant}")
-        _check_type(f"{section}.{name}", value, hints[name])
+    return {
+        field.name: SettingField(
+            type_of_hint(hints[field.name]),
+            field.default if field.default_factory is dataclasses.MISSING else COMPUTED,
+        )
+        for field in dataclasses.fields(maker)
+        if field.init
+    }
 
 
-def _check_refused(section: str, name: str, value: Any) -> None:
-    if name in REFUSED and not (name == "save_only_model" and value is False):
-        got = "a value" if name == SECRET else repr(value)
-        raise ValueError(f"{section}.{name}: got {got}, but {REFUSED[name]}")
-    # Also inside model_init_kwargs, which may be JSON text.
-    if isinstance(value, (Mapping, str)) and REMOTE in json.dumps(value, default=str):
-        raise ValueError(f"{section}.{name}: got {REMOTE}, but {REFUSED[REMOTE]}")
+def type_of_hint(hint: Any) -> FieldType:
+    """The type of a field from its type hint.
 
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
+    >>> type_of_hint(float | None) == FieldType((float, NONE), truth=False, more=False)
+    True
+    """
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    taken = typing.get_args(hint) if union else (hint,)
-    if isinstance(value, bool) and str in taken and not any(_takes_bool(kind) for kind in taken):
+    parts = typing.get_args(hint) if union else (hint,)
+    words = [value for part in parts if typing.get_origin(part) is typing.Literal for value in typing.get_args(part)]
+    simple = {part: None for part in parts if part in SIMPLE.values()}
+    return _field_type(simple, words, more=any(part not in SIMPLE.values() for part in parts))
+
+
+def type_of_annotation(node: ast.expr) -> FieldType:
+    """The type of a field from its annotation in a source.
+
+    >>> type_of_annotation(ast.parse("Optional[float]", mode="eval").body) == type_of_hint(float | None)
+    True
+    """
+    parts = list(_parts(node))
+    simple = {SIMPLE[ast.unparse(part)]: None for part in parts if ast.unparse(part) in SIMPLE}
+    words = [
+        ast.literal_eval(word)
+        for part in parts
+        if isinstance(part, ast.Subscript) and _last_name(part.value) == "Literal"
+        for word in _elements(part.slice)
+    ]
+    return _field_type(simple, words, more=any(ast.unparse(part) not in SIMPLE for part in parts))
+
+
+def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingField], maker: str) -> None:
+    """Every name is that of a field, and its value of the field's type; ValueError, TypeError.
+
+    Args: section of the settings; values given; fields of the class; maker, the name of the class, for the message.
+    """
+    for name, value in values.items():
+        if section in TRAINERS:
+            _check_fixed(section, name, value)
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=CLOSEST, cutoff=CLOSE)
+            # TRL and peft have too many fields to list.
+            listing = f"see the fields of {maker}" if len(fields) > LISTED else f"expected {', '.join(fields)}"
+            meant = f"did you mean {' or '.join(map(repr, close))}?" if close else listing
+            raise ValueError(f"{section}: got {name!r}, {meant}")
+        check_type(f"{section}.{name}", value, fields[name].type)
+
+
+def check_type(name: str, value: object, expected: FieldType) -> None:
+    """TypeError for a value that a field of this type cannot hold."""
+    if isinstance(value, bool) and str in expected.simple and not expected.truth:
         raise TypeError(f"{name}: got {value!r}, expected a word{quoted(value)}")
-    if any(kind not in SIMPLE for kind in taken):
+    if expected.more:
         return
     # A whole number is a fine float; True is no number here.
-    fine = type(value) in taken or (type(value) is int and float in taken)
-    if not fine:
-        wanted = " or ".join(_article(kind.__name__) for kind in taken if kind is not type(None))
-        raise TypeError(f"{name}: got {value!r}, expected {wanted}{' or null' if type(None) in taken else ''}")
+    fits = type(value) in expected.simple or (type(value) is int and float in expected.simple)
+    if not fits:
+        kinds = " or ".join(_article(kind.__name__) for kind in expected.simple if kind is not NONE)
+        raise TypeError(f"{name}: got {value!r}, expected {kinds}{' or null' if NONE in expected.simple else ''}")
 
 
-def _takes_bool(kind: Any) -> bool:
-    return kind is bool or any(isinstance(value, bool) for value in typing.get_args(kind))
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
-
-
-def quoted(value: Any) -> str:
+def quoted(value: object) -> str:
     """The remedy for a word that YAML reads as a truth value; empty for everything else."""
     if not isinstance(value, bool):
         return ""
     return f"; YAML reads yes and no as true and false; quote it: {'yes' if value else 'no'!r}"
+
+
+def _check_fixed(section: str, name: str, value: object) -> None:
+    if name in FIXED_FIELDS and not (name == "save_only_model" and value is False):
+        got = "a value" if name == SECRET else repr(value)
+        raise ValueError(f"{section}.{name}: got {got}, but {FIXED_FIELDS[name]}")
+    # Also inside model_init_kwargs, which may be JSON text.
+    if isinstance(value, (Mapping, str)) and REMOTE in json.dumps(value, default=str):
+        raise ValueError(f"{section}.{name}: got {REMOTE}, but {FIXED_FIELDS[REMOTE]}")
+
+
+def _field_type(simple: Iterable[type], words: Iterable[object], more: bool) -> FieldType:
+    kinds = tuple(simple)
+    return FieldType(kinds, bool in kinds or any(isinstance(word, bool) for word in words), more)
+
+
+def _parts(node: ast.expr) -> Iterable[ast.expr]:
+    """The members of a union in whatever notation, or the annotation itself."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        yield from _parts(node.left)
+        yield from _parts(node.right)
+    elif isinstance(node, ast.Subscript) and _last_name(node.value) in ("Optional", "Union"):
+        for element in _elements(node.slice):
+            yield from _parts(element)
+        if _last_name(node.value) == "Optional":
+            yield ast.Constant(None)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield from _parts(ast.parse(node.value, mode="eval").body)
+    else:
+        yield node
+
+
+def _elements(node: ast.expr) -> Iterable[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else (node,)
+
+
+def _last_name(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

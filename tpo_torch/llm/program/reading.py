@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tpo_ref.study.protocol import unknown
-from tpo_torch.llm.program.fields import Mappings, check_fields
+from tpo_ref.checks import unknown
+from tpo_torch.llm.program.fields import Mappings, check_fields, class_fields
 from tpo_torch.llm.program.settings import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SUFFIXES = (".yaml", ".yml")
-# YAML 1.1 takes 1e-6 for a word, since it wants a point before the exponent.
-EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-TASK, OPTIONS = "task", "task_options"
+TASK, OPTIONS, BASE = "task", "task_options", "base"
+# Sections of names and values which other libraries read, and those that are dataclasses of ours.
 PLAIN_SECTIONS = (OPTIONS, "trainer", "tpo", "grpo")
-SECTIONS: dict[str, Callable[..., Any]] = {
+SECTIONS: dict[str, type] = {
     "evaluation": EvaluationSettings,
     "tiny": TinySettings,
     "warmup": WarmupSettings,
 }
+# Sections that a run may be without.
+OPTIONAL_SECTIONS = ("lora", "warmup")
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, to which 1e-6 is a number: YAML 1.1 takes it for a word, YAML 1.2 does not."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def load(
@@ -38,8 +48,8 @@ def load(
     Raises: ValueError, TypeError for a configuration or key that does not exist, naming the nearest; OSError.
     """
     content = _read(name_or_path, ())
-    chosen = {name: value for name, value in {"method": method, "seed": seed}.items() if value is not None}
-    return dataclasses.replace(changed(content | chosen, overrides), source=name_or_path)
+    options = {name: value for name, value in {"method": method, "seed": seed}.items() if value is not None}
+    return dataclasses.replace(changed(content | options, overrides), source=name_or_path)
 
 
 def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
@@ -47,39 +57,31 @@ def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
 
     Another task leaves the options of the one before behind: they would mean nothing to it.
     """
-    own, overrides = dict(content), tuple(overrides)
-    named: dict[str, Any] = {}
-    for text in overrides:
-        if text.partition("=")[0] == TASK:
-            _override(named, text)
-    if named.get(TASK, own.get(TASK)) != own.get(TASK):
-        own[OPTIONS] = {}
-    for text in overrides:
-        _override(own, text)
-    return from_plain(own)
+    settings = dict(content)
+    pairs = [_pair(text) for text in overrides]
+    tasks = [value for keys, value in pairs if keys == [TASK]]
+    if tasks and tasks[-1] != settings.get(TASK):
+        settings[OPTIONS] = {}
+    for keys, value in pairs:
+        _set(settings, keys, value)
+    return from_plain(settings)
 
 
 def from_plain(content: Mappings) -> RunSettings:
     """Settings from JSON values, as `RunSettings.plain` gives them; ValueError, TypeError as `load`."""
-    known = {f.name: f for f in dataclasses.fields(RunSettings) if f.name != "source"}
+    fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name != "source"}
     for name in content:
-        if name not in known:
-            raise unknown("setting", name, known)
-    needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in needed if name not in content]
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    required = [n for n, f in fields.items() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in content]
     if missing:
         raise ValueError(f"settings: {', '.join(missing)} missing; say for example {missing[0]}=…")
     values = dict(content)
-    for name in PLAIN_SECTIONS:
-        values[name] = _mapping(name, values.get(name) or {})
-    if values.get("lora") is not None:
-        values["lora"] = _mapping("lora", values["lora"])
-    for name, maker in SECTIONS.items():
-        if name == "warmup" and values.get(name) is None:
-            continue
-        section = _mapping(name, values.get(name) or {})
-        check_fields(name, section, maker)
-        values[name] = maker(**section)
+    for name in (*PLAIN_SECTIONS, *SECTIONS, "lora"):
+        if values.get(name) is not None or name not in OPTIONAL_SECTIONS:
+            section = _mapping(name, values.get(name) or {})
+            values[name] = _section(name, section) if name in SECTIONS else section
     return RunSettings(**values)
 
 
@@ -88,63 +90,72 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 
 
-def _read(name_or_path: str, above: tuple[str, ...]) -> dict[str, Any]:
-    if name_or_path in above:
-        raise ValueError(f"base: {' -> '.join((*above, name_or_path))} comes back to itself; drop one of them")
+def _section(name: str, values: Mappings) -> object:
+    """The dataclass of a section of ours, its names and types checked."""
+    maker = SECTIONS[name]
+    check_fields(name, values, class_fields(maker), maker.__name__)
+    return maker(**values)
+
+
+def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
+    """The content of a configuration laid over its base; extending, the files that name this one as their base."""
+    if name_or_path in extending:
+        raise ValueError(f"base: {' -> '.join((*extending, name_or_path))} comes back to itself; drop one of them")
     path = Path(name_or_path)
     if path.suffix not in SUFFIXES:
         if name_or_path not in shipped():
             raise unknown("configuration", name_or_path, (*shipped(), "or a path ending in .yaml"))
         path = CONFIGS / f"{name_or_path}.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = _mapping(str(path), _parsed(path.read_text()))
     except FileNotFoundError as error:
-        known = ", ".join(shipped())
-        raise ValueError(f"configuration: {path} is not there; expected a file, or one of {known}") from error
+        names = ", ".join(shipped())
+        raise ValueError(f"configuration: {path} is not there; expected a file, or one of {names}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    own = _numbers(_mapping(str(path), content))
-    base = own.pop("base", None)
-    below = {} if base is None else _read(str(base), (*above, name_or_path))
-    return {**_merged(below, own), "name": own.get("name", path.stem)}
+    base = content.pop(BASE, None)
+    inherited = {} if base is None else _read(str(base), (*extending, name_or_path))
+    return {**_merged(inherited, content), "name": content.get("name", path.stem)}
 
 
-def _merged(below: Mappings, above: Mappings) -> dict[str, Any]:
-    """A configuration laid over the one it names as its base: sections are joined, what they hold is replaced."""
-    both = [k for k, v in above.items() if isinstance(v, Mapping) and isinstance(below.get(k), Mapping)]
-    joined = {**below, **above, **{k: {**below[k], **above[k]} for k in both if k != OPTIONS}}
-    if above.get(TASK, below.get(TASK)) != below.get(TASK) and OPTIONS not in above:
-        joined.pop(OPTIONS, None)
-    return joined
+def _merged(base: Mappings, content: Mappings) -> dict[str, Any]:
+    """A configuration laid over its base: sections are joined, what they hold is replaced."""
+    merged = {**base, **content}
+    for name, section in content.items():
+        if name != OPTIONS and isinstance(section, Mapping) and isinstance(base.get(name), Mapping):
+            merged[name] = {**base[name], **section}
+    if OPTIONS not in content and merged.get(TASK) != base.get(TASK):
+        merged.pop(OPTIONS, None)
+    return merged
 
 
-def _override(content: dict[str, Any], text: str) -> None:
+def _pair(text: str) -> tuple[list[str], Any]:
+    """The keys, outermost first, and the value of "key=value"."""
     key, equals, value = text.partition("=")
-    *outer, last = key.split(".")
-    if not equals or not all((*outer, last)):
+    keys = key.split(".")
+    if not equals or not all(keys):
         raise ValueError(f"got {text!r}, expected key=value, such as trainer.learning_rate=1e-6")
     try:
-        parsed = _numbers(yaml.safe_load(value))
+        return keys, _parsed(value)
     except yaml.YAMLError as error:
         raise ValueError(f"{key}: got {value!r}, which is no YAML value; quote it") from error
-    inside = content
+
+
+def _set(content: dict[str, Any], keys: list[str], value: object) -> None:
+    """Set a value at a depth; sections on the way are copied, since what was read may be shared."""
+    *outer, last = keys
     for name in outer:
-        # A copy: what was read may be shared.
-        inside[name] = {} if inside.get(name) is None else _mapping(f"{key}: {name}", inside[name])
-        inside = inside[name]
-    inside[last] = parsed
+        section = content.get(name)
+        content[name] = {} if section is None else _mapping(f"{'.'.join(keys)}: {name}", section)
+        content = content[name]
+    content[last] = value
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any]:
+def _parsed(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _mapping(name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name}: got {value!r}, expected settings with names")
     return {str(k): v for k, v in value.items()}
-
-
-def _numbers(value: Any) -> Any:
-    """The same value with 1e-6 for "1e-6"."""
-    if isinstance(value, Mapping):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tpo_ref.study import files, results
+from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.program.places import RECORD
 from tpo_torch.llm.program.settings import RunSettings
 
 FORMAT = 1
 RUNNING, FINISHED = "running", "finished"
 NEEDED = ("name", "model", "task", "method")
-PACKAGES = ("transformers", "trl", "peft", "accelerate", "datasets", "reasoning-gym", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ class Folder:
     def read(self) -> dict[str, Any]:
         """The record; ValueError for a folder that holds no run, one of a later format, or one without settings."""
         if not self.record.exists():
-            raise ValueError(f"{self.path}: got no folder of a run (it has no run.json); `tpo train` makes one")
+            raise ValueError(f"{self.path}: got no folder of a run (it has no {RECORD}); `tpo train` makes one")
         record = files.read_json(self.record)
         if record.get("format") != FORMAT:
             raise ValueError(f"{self.record}: got format {record.get('format')!r}, expected {FORMAT}")
-        found = record.get("settings")
-        if not isinstance(found, Mapping) or any(name not in found for name in NEEDED) or "state" not in record:
+        settings = record.get("settings")
+        if not isinstance(settings, Mapping) or any(name not in settings for name in NEEDED) or "state" not in record:
             raise ValueError(f"{self.record}: got no settings of a run, or no state; delete the folder and run again")
         return record
 
@@ -78,7 +77,7 @@ class Folder:
         if not self.record.exists():
             if self._has_checkpoints():
                 raise ValueError(
-                    f"{self.checkpoints}: holds checkpoints of a run whose record (run.json) is gone; --fresh removes "
+                    f"{self.checkpoints}: holds checkpoints of a run whose record ({RECORD}) is gone; --fresh removes "
                     "them, another name=… leaves them"
                 )
             return True
@@ -86,11 +85,11 @@ class Folder:
         if record["state"] == RUNNING and not self.metrics.exists() and not self._has_checkpoints():
             # It failed before its first evaluation: there is nothing to lose and nothing to go on from.
             return True
-        other = differing(record["settings"], json.loads(json.dumps(settings.plain())))
-        if other:
+        differences = differing(record["settings"], json.loads(json.dumps(settings.plain())))
+        if differences:
             raise ValueError(
-                f"{self.path}: holds a run with other settings ({'; '.join(other)}); choose another name=…, another "
-                "--out, or --fresh to replace it"
+                f"{self.path}: holds a run with other settings ({'; '.join(differences)}); choose another name=…, "
+                "another --out, or --fresh to replace it"
             )
         if record["state"] == FINISHED:
             return False
@@ -113,56 +112,49 @@ class Folder:
         self._write(settings, layout, FINISHED, outcome)
 
     def log(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """Write the whole log anew, so that a resumed run has no line twice; numbers that are none become null."""
-        lines = [json.dumps({k: _plain(v) for k, v in entry.items()}, allow_nan=False) for entry in history]
+        """Write the whole log anew, so that a resumed run has no line twice; non-finite numbers become null."""
+        lines = [json.dumps(files.plain(entry), allow_nan=False) for entry in history]
         files.write_bytes(self.metrics, "".join(f"{line}\n" for line in lines).encode())
 
     def history(self) -> list[dict[str, Any]]:
         """The log as written; empty when there is none yet; ValueError for a damaged line."""
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         with contextlib.suppress(FileNotFoundError):
             for number, line in enumerate(self.metrics.read_text().splitlines(), 1):
                 try:
-                    found.append(dict(json.loads(line)))
+                    entries.append(dict(json.loads(line)))
                 except ValueError as error:
                     raise ValueError(f"{self.metrics}, line {number}: got no JSON object ({error})") from error
-        return found
+        return entries
 
     def _has_checkpoints(self) -> bool:
         return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
     def _write(self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any]) -> None:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
-        plain = {name: _plain(value) for name, value in outcome.items()}
-        origin = results.provenance(("torch", *PACKAGES))
-        files.write_json(self.record, {**content, "outcome": plain, **vars(origin)})
+        provenance = results.provenance(("torch", *LIBRARIES.values()))
+        files.write_json(self.record, {**content, "outcome": outcome, **vars(provenance)})
 
 
-def differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Which settings of two runs differ, as "key = there there, here here"."""
-    found = []
-    for name in {**there, **here}:
-        a, b = there.get(name), here.get(name)
+def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Which settings of a stored run differ from one's own, as "key = 1 there, 2 here".
+
+    >>> differing({"seed": 1, "trainer": {"beta": 0}}, {"seed": 1, "trainer": {"beta": 0.1}})
+    ['trainer.beta = 0 there, 0.1 here']
+    """
+    differences = []
+    for name in {**stored, **own}:
+        a, b = stored.get(name), own.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differing(a, b, f"{prefix}{name}.")
+            differences += differing(a, b, f"{prefix}{name}.")
         elif a != b:
-            found.append(f"{prefix}{name} = {a!r} there, {b!r} here")
-    return found
+            differences.append(f"{prefix}{name} = {a!r} there, {b!r} here")
+    return differences
 
 
 def _remove(path: Path) -> None:
-    """Without the folder at once, even where removing its files is cut short."""
+    """Remove a folder; under its own name it is gone at once, even where removing its files is cut short."""
     if path.exists():
-        gone = path.with_name(f".{path.name}-{os.getpid()}.removed")
-        path.rename(gone)
-        shutil.rmtree(gone)
-
-
-def finite(value: Any) -> Any:
-    """The same value, None for a float that JSON has no number for."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    value = finite(value)
-    return value if isinstance(value, (str, int, float, bool, type(None))) else float(value)
+        doomed = path.with_name(f".{path.name}-{os.getpid()}.removed")
+        path.rename(doomed)
+        shutil.rmtree(doomed)

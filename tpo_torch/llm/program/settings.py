@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tpo_ref.study.protocol import unknown
-from tpo_torch import checks
+from tpo_ref import checks
+from tpo_ref.checks import unknown
+from tpo_ref.study import files
+from tpo_torch.llm.program import upstream
 from tpo_torch.llm.program.fields import Mappings, check_fields, quoted
+from tpo_torch.llm.program.upstream import Configuration
 
-METHODS = ("tpo", "grpo")
+METHODS = tuple(upstream.TRAINER_CONFIGS)
 LAUNCHERS = Path(__file__).parents[1] / "configs" / "accelerate"
 TINY = "tiny"
 # The name of a run that no file was read for, where its configuration is asked for.
@@ -44,6 +47,8 @@ class EvaluationSettings:
             checks.whole("evaluation.size", self.size, 1)
         if not isinstance(self.k, (list, tuple)):
             raise TypeError(f"evaluation.k: got {self.k!r}, expected a list such as [1, 4]")
+        # So that equal settings are equal, read from a list or written in Python.
+        object.__setattr__(self, "k", tuple(self.k))
         for k in self.k:
             checks.whole("evaluation.k", k, 1)
             if self.samples and k > self.samples:
@@ -131,8 +136,7 @@ class RunSettings:
         if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
             raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
         if self.accelerate is not None and not launcher_file(str(self.accelerate)).is_file():
-            known = sorted(path.stem for path in LAUNCHERS.glob("*.yaml"))
-            raise unknown("accelerate", str(self.accelerate), known)
+            raise unknown("accelerate", str(self.accelerate), sorted(path.stem for path in LAUNCHERS.glob("*.yaml")))
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         checks.whole("seed", self.seed, 0)
@@ -148,31 +152,39 @@ class RunSettings:
 
     def _check_names(self) -> None:
         """The names that TRL and peft must know; a mistake is found before the model is loaded."""
-        for section, known in (("trainer", config_class(self.method)), *((m, config_class(m)) for m in METHODS)):
-            check_fields(section, getattr(self, section), known)
+        for section, method in {"trainer": self.method, **dict(zip(METHODS, METHODS, strict=True))}.items():
+            configuration = upstream.TRAINER_CONFIGS[method]
+            fields = upstream.fields_of(configuration)
+            check_fields(section, getattr(self, section), fields, configuration.name)
         twice = sorted(set(self.trainer) & set(getattr(self, self.method)))
         if twice:
             raise ValueError(f"{self.method}.{twice[0]}: is given in trainer too; leave one of them out")
         if self.lora is not None:
-            from peft import LoraConfig
-
-            check_fields("lora", self.lora, LoraConfig)
+            fields = upstream.fields_of(upstream.LORA_CONFIG)
+            check_fields("lora", self.lora, fields, upstream.LORA_CONFIG.name)
 
     @property
     def folder(self) -> str:
         """The name of the run's folder."""
         return f"{self.name}-{self.method}" + (f"-seed{self.seed}" if self.seed else "")
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, files.Json]:
         """The settings as JSON values."""
-        values = {**dataclasses.asdict(self), "evaluation": {**vars(self.evaluation), "k": list(self.evaluation.k)}}
-        del values["source"]
-        return values
+        return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "source"}
 
     @property
     def given(self) -> dict[str, Any]:
         """What the trainer's arguments are given: the fields of both methods, and those of this one."""
         return {**self.trainer, **getattr(self, self.method)}
+
+    @property
+    def configuration(self) -> Configuration:
+        """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
+        return upstream.TRAINER_CONFIGS[self.method]
+
+    def argument(self, name: str) -> Any:
+        """The value of one of the trainer's arguments: what is given, or the default of its class."""
+        return self.given[name] if name in self.given else upstream.default_of(self.configuration, name)
 
     def resolved(self) -> RunSettings:
         """The same with whole paths for a model's folder and a task's file, which then are found from anywhere."""
@@ -187,14 +199,3 @@ class RunSettings:
 def launcher_file(name: str) -> Path:
     """Where a shipped configuration of `accelerate launch` lies."""
     return LAUNCHERS / f"{name}.yaml"
-
-
-def config_class(method: str) -> Any:
-    """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
-    if method == "tpo":
-        from tpo_torch.llm.config import TargetPOConfig
-
-        return TargetPOConfig
-    from trl import GRPOConfig
-
-    return GRPOConfig

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tpo_ref.study.protocol import unknown
+from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks import gsm8k, gym, own
 from tpo_torch.llm.tasks.task import Task
 
-__all__ = ["NAMES", "Task", "load"]
+__all__ = ["NAMES", "Task", "check", "load"]
 
 GYM = "gym:"
 NAMES = ("gsm8k", "graph_color", "knights_knaves", f"{GYM}NAME", "PATH.py")
@@ -32,13 +32,25 @@ def load(name_or_path: str | Path, **options: Any) -> Task:
     ...
     ValueError: option of gsm8k: got 'train_sise', did you mean 'train_size'...
     """
-    loader = _loader(str(name_or_path))
-    parameters = inspect.signature(loader).parameters
+    check(name_or_path, **options)
+    return _loader(str(name_or_path))(**options)
+
+
+def check(name_or_path: str | Path, **options: Any) -> None:
+    """The task and its options, as far as they can be refused before data are made; ValueError, FileNotFoundError.
+
+    Options of a user's own file, and values, are checked by `load`.
+    """
+    name = str(name_or_path)
+    parameters = inspect.signature(_loader(name)).parameters
     if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         for option in options:
             if option not in parameters:
-                raise unknown(f"option of {name_or_path}", option, parameters)
-    return loader(**options)
+                raise unknown(f"option of {name}", option, parameters)
+    elif name.endswith(".py"):
+        own.check(Path(name))
+    else:
+        gym.check(name.removeprefix(GYM), [option for option in options if option not in parameters])
 
 
 def _loader(name: str) -> Callable[..., Task]:

@@ -35,8 +35,8 @@ def text_of(completion: Any) -> str:
     if not isinstance(completion, Sequence) or not all(isinstance(message, dict) for message in completion):
         got = type(completion).__name__
         raise TypeError(f"completion: got {got}, expected a string or a list of messages {{'role', 'content'}}")
-    said = [message.get("content") for message in completion if message.get("role", "assistant") == "assistant"]
-    return _content(said[-1]) if said else ""
+    contents = [message.get("content") for message in completion if message.get("role", "assistant") == "assistant"]
+    return _content(contents[-1]) if contents else ""
 
 
 def tagged(text: str) -> str | None:
@@ -74,8 +74,8 @@ def hashed(text: str) -> str | None:
     >>> hashed("#### 7, or rather\\n#### 1,200")
     '1200'
     """
-    found = STRICT.findall(text[-TAIL:])
-    return found[-1].replace(",", "") if found else None
+    numbers = STRICT.findall(text[-TAIL:])
+    return numbers[-1].replace(",", "") if numbers else None
 
 
 def last_number(text: str) -> Decimal | None:
@@ -84,8 +84,8 @@ def last_number(text: str) -> Decimal | None:
     >>> last_number("so she pays $1,200.00 in all")
     Decimal('1200.00')
     """
-    found = NUMBER.findall(text[-TAIL:])
-    return number(found[-1]) if found else None
+    numbers = NUMBER.findall(text[-TAIL:])
+    return number(numbers[-1]) if numbers else None
 
 
 def number(text: str) -> Decimal | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from tpo_torch.llm.tasks.answers import hashed, last_number, number, text_of
 from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
@@ -35,11 +34,13 @@ def load(
     Returns: the task, with the columns "prompt", "answer" (the number as a string) and "rationale" (worked solution).
     Raises: ValueError for sizes that are not there; tpo_torch.shared.data.DataError where the files are missing.
     """
+    from datasets import Dataset
+
     problems = load_gsm8k(None if folder is None else Path(folder))
     generator = np.random.default_rng(whole("seed", seed, 0))
-    train = _rows(_some("train_size", problems.train, train_size, generator), instruction, system)
+    train = _rows(_sample("train_size", problems.train, train_size, generator), instruction, system)
     # The whole test set stands behind a smaller one, in case a problem of it is dropped.
-    candidates = _some("eval_size", problems.test, eval_size, generator, spare=True)
+    candidates = _sample("eval_size", problems.test, eval_size, generator, spare=True)
     evaluation, dropped = held_out("gsm8k", train, _rows(candidates, instruction, system), eval_size)
     return Task(
         name="gsm8k",
@@ -52,7 +53,7 @@ def load(
     )
 
 
-def _some(
+def _sample(
     name: str, rows: Sequence[Row], size: int | None, generator: np.random.Generator, spare: bool = False
 ) -> Sequence[Row]:
     if size is None:

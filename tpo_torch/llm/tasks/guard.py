@@ -13,7 +13,7 @@ from types import ModuleType
 
 EXECUTES = "its scorer executes the answer as code"
 SLOW = "a short answer can keep its scorer busy for hours"
-REFUSED = {
+FORBIDDEN_DATASETS = {
     "binary_matrix": EXECUTES,
     "countdown": EXECUTES,
     "intermediate_integration": EXECUTES,
@@ -47,8 +47,8 @@ def refusal(name: str, module: ModuleType) -> str | None:
     >>> refusal("another", json) is None
     True
     """
-    if name in REFUSED:
-        return REFUSED[name]
+    if name in FORBIDDEN_DATASETS:
+        return FORBIDDEN_DATASETS[name]
     if name in HASHED and not os.environ.get(HASH_VARIABLE, "").isdigit():
         return f"its problems differ from process to process unless {HASH_VARIABLE} is set; set it to 0 and run again"
     if name in HARMLESS:

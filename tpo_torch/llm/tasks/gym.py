@@ -6,15 +6,11 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import reasoning_gym
-from datasets import Dataset
-from reasoning_gym.factory import DATASETS
-
-from tpo_ref.study.protocol import unknown
+from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import short, tagged, text_of
 from tpo_torch.llm.tasks.guard import refusal
 from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
@@ -28,8 +24,8 @@ EVALUATION_OFFSET = 1_000_000
 # Repeated problems are skipped, until so many times the evaluation's size has been made.
 TRIES = 20
 ENTRIES_KEPT = 4_096
-# Given by `load` itself, under names that say which split.
-OURS = frozenset({"seed", "size"})
+# Options of a dataset which `load` sets itself, from options of its own that say which split.
+SET_BY_LOAD = frozenset({"seed", "size"})
 
 Entry = dict[str, Any]
 Score = Callable[[Any, int, int], float]
@@ -56,9 +52,11 @@ def load(
     Raises: ValueError for an unknown dataset or option, with the nearest; one that `guard.refusal` names; values that
         upstream refuses; or too few different problems for the evaluation.
     """
-    _check(name, options)
-    for what, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
-        whole(what, value, least)
+    from datasets import Dataset
+
+    check(name, options)
+    for option, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
+        whole(option, value, least)
     if train_size > EVALUATION_OFFSET:
         raise ValueError(f"train_size: got {train_size}, expected at most {EVALUATION_OFFSET}, where evaluation begins")
     later = seed + EVALUATION_OFFSET
@@ -69,8 +67,8 @@ def load(
 
     @lru_cache(ENTRIES_KEPT)
     def entry(seed: int, index: int) -> Entry:
-        made: Entry = sources[seed][index]
-        return made
+        problem: Entry = sources[seed][index]
+        return problem
 
     def score(completion: Any, seed: int, index: int) -> float:
         return _score(sources[seed], text_of(completion), entry(seed, index))
@@ -86,21 +84,27 @@ def load(
     )
 
 
-def _check(name: str, options: dict[str, Any]) -> None:
+def check(name: str, options: Iterable[str]) -> None:
+    """ValueError for an unknown dataset or option, with the nearest, or a dataset that `guard.refusal` names."""
+    # Imported where needed: Reasoning Gym takes most of a second, which a task of another kind should not cost.
+    from reasoning_gym.factory import DATASETS
+
     if name not in DATASETS:
         raise unknown("gym", name, sorted(DATASETS))
     dataset, config = DATASETS[name]
     reason = refusal(name, sys.modules[dataset.__module__])
     if reason is not None:
         raise ValueError(f"gym:{name}: {reason}; choose another dataset, or write the task as a file of your own")
-    known = [field.name for field in dataclasses.fields(config) if field.name not in OURS]
+    names = [field.name for field in dataclasses.fields(config) if field.name not in SET_BY_LOAD]
     for option in options:
-        if option not in known:
+        if option not in names:
             shared = ("train_size", "eval_size", "seed", "partial", "instruction", "system")
-            raise unknown(f"option of {name}", option, (*known, *shared))
+            raise unknown(f"option of {name}", option, (*names, *shared))
 
 
 def _create(name: str, seed: int, size: int, options: dict[str, Any]) -> Any:
+    import reasoning_gym
+
     try:
         return reasoning_gym.create_dataset(name, seed=seed, size=size, **options)
     except (AssertionError, TypeError, ValueError) as error:

@@ -19,9 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datasets import Dataset
-
-from tpo_ref.study.protocol import unknown
+from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import text_of
 from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, whole
 
@@ -42,6 +40,8 @@ def load(
     Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
         an unknown option, or a prompt in both splits, and for whatever the file itself raises, with its line.
     """
+    from datasets import Dataset
+
     for name, size in (("train_size", train_size), ("eval_size", eval_size)):
         if size is not None:
             whole(name, size, 1)
@@ -54,20 +54,25 @@ def load(
     _check_options(path, make, options)
     sizes = {TRAIN: train_size, EVALUATION: eval_size}
     rows = {split: _rows(path, split, _call(path, make, split, size, seed, **options)) for split, size in sizes.items()}
-    paid = _reward(path, reward)
+    reward_function = _reward(path, reward)
     return Task(
         name=path.stem,
         train=Dataset.from_list(rows[TRAIN]),
         evaluation=Dataset.from_list(rows[EVALUATION]),
-        rewards=(paid,),
-        correct=_correct(path, functions["correct"], paid),
+        rewards=(reward_function,),
+        correct=_correct(path, functions["correct"], reward_function),
         solution=_solution(path, functions["solution"]),
     )
 
 
-def _import(path: Path) -> ModuleType:
+def check(path: Path) -> None:
+    """FileNotFoundError unless the file is there; its options are known only once it is imported."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines the task")
+
+
+def _import(path: Path) -> ModuleType:
+    check(path)
     # Named by its whole path, so that two files of one name do not mix.
     name = f"tpo_own_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -82,39 +87,39 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         if not isinstance(error, Exception):
             raise
-        raise ValueError(_said(path, "importing it", error)) from error
+        raise ValueError(_message(path, "importing it", error)) from error
     return module
 
 
-def _call(path: Path, function: Callable[..., Any], *values: Any, **named: Any) -> Any:
+def _call(path: Path, function: Callable[..., Any], *values: Any, **options: Any) -> Any:
     """What a function of the file returns; ValueError saying where in the file it raised."""
     try:
-        return function(*values, **named)
+        return function(*values, **options)
     except Exception as error:
-        raise ValueError(_said(path, getattr(function, "__name__", "a function"), error)) from error
+        raise ValueError(_message(path, getattr(function, "__name__", "a function"), error)) from error
 
 
-def _said(path: Path, what: str, error: Exception) -> str:
+def _message(path: Path, what: str, error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
     where = path if line is None else f"{path}, line {line}"
-    told = error.msg if isinstance(error, SyntaxError) else error
-    return f"{where}: {what} raised {type(error).__name__}: {told}"
+    reason = error.msg if isinstance(error, SyntaxError) else error
+    return f"{where}: {what} raised {type(error).__name__}: {reason}"
 
 
 def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] | None:
     function = getattr(module, name, None)
-    wanted = {**REQUIRED, **OPTIONAL}[name]
+    signature = {**REQUIRED, **OPTIONAL}[name]
     if function is None:
         if name in OPTIONAL:
             return None
-        raise ValueError(f"{path}: found no function {name!r}; define {wanted}")
+        raise ValueError(f"{path}: found no function {name!r}; define {signature}")
     if not callable(function):
-        raise TypeError(f"{path}: {name} is of type {type(function).__name__}, expected a function; define {wanted}")
+        raise TypeError(f"{path}: {name} is of type {type(function).__name__}, expected a function; define {signature}")
     kinds = {p.kind for p in inspect.signature(function).parameters.values()}
-    if "**" in wanted and inspect.Parameter.VAR_KEYWORD not in kinds:
-        raise TypeError(f"{path}: {name} takes no **columns, but is given every column by name; define {wanted}")
+    if "**" in signature and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise TypeError(f"{path}: {name} takes no **columns, but is given every column by name; define {signature}")
     return function  # type: ignore[no-any-return]
 
 
@@ -122,10 +127,10 @@ def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]
     parameters = inspect.signature(make).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    known = list(parameters)[len(SHARED) :]
+    names = list(parameters)[len(SHARED) :]
     for option in options:
-        if option not in known:
-            raise unknown(f"option of {path}", option, (*known, "train_size", "eval_size", "seed"))
+        if option not in names:
+            raise unknown(f"option of {path}", option, (*names, "train_size", "eval_size", "seed"))
 
 
 def _rows(path: Path, split: str, rows: Any) -> list[Row]:
@@ -151,8 +156,8 @@ def _chat(where: str, row: Row) -> list[dict[str, str]]:
 
 def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        given = _call(path, function, [text_of(each) for each in completions], **columns)
-        values = _one_each(path, "reward", given, len(completions), _is_number, "a number or None")
+        answer = _call(path, function, [text_of(each) for each in completions], **columns)
+        values = _one_each(path, "reward", answer, len(completions), _is_number, "a number or None")
         return [None if value is None else float(value) for value in values]
 
     reward.__name__ = f"{path.stem}_reward"
@@ -162,10 +167,10 @@ def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
 def _correct(path: Path, function: Callable[..., Any] | None, reward: RewardFunction) -> Callable[..., list[bool]]:
     def correct(completions: Sequence[Any], **columns: Any) -> list[bool]:
         if function is None:
-            paid = reward(completions, **columns)
-            return [value is not None and math.isfinite(value) and value >= 1 for value in paid]
-        given = _call(path, function, [text_of(each) for each in completions], **columns)
-        return _one_each(path, "correct", given, len(completions), lambda value: isinstance(value, bool), "a bool")
+            rewards = reward(completions, **columns)
+            return [value is not None and math.isfinite(value) and value >= 1 for value in rewards]
+        answer = _call(path, function, [text_of(each) for each in completions], **columns)
+        return _one_each(path, "correct", answer, len(completions), lambda value: isinstance(value, bool), "a bool")
 
     return correct
 
@@ -187,13 +192,13 @@ def _is_number(value: Any) -> bool:
     return value is None or (hasattr(value, "__float__") and not isinstance(value, str))
 
 
-def _one_each(path: Path, name: str, given: Any, count: int, fits: Callable[[Any], bool], what: str) -> list[Any]:
+def _one_each(path: Path, name: str, answer: Any, count: int, fits: Callable[[Any], bool], what: str) -> list[Any]:
     # Arrays and tensors give plain numbers and bools.
-    plain = given.tolist() if hasattr(given, "tolist") else given
-    taken = isinstance(plain, Iterable) and not isinstance(plain, (str, bytes, Mapping))
-    values = list(plain) if taken else []
-    if not taken or len(values) != count:
-        got = f"{len(values)} values" if taken else type(given).__name__
+    plain = answer.tolist() if hasattr(answer, "tolist") else answer
+    is_list = isinstance(plain, Iterable) and not isinstance(plain, (str, bytes, Mapping))
+    values = list(plain) if is_list else []
+    if not is_list or len(values) != count:
+        got = f"{len(values)} values" if is_list else type(answer).__name__
         raise TypeError(f"{path}: {name} returned {got}, expected a list of {count}, {what} for each completion")
     if not all(fits(value) for value in values):
         bad = next(value for value in values if not fits(value))

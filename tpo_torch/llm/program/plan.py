@@ -1,0 +1,121 @@
+"""Everything about a run that can be refused without a model: decided before torch, transformers or TRL are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from tpo_ref import checks
+from tpo_torch.llm import tasks
+from tpo_torch.llm.launcher import process_count
+from tpo_torch.llm.layout import counted
+from tpo_torch.llm.options import REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.program.settings import RunSettings, launcher_file
+from tpo_torch.llm.target import TargetSettings
+
+# TRL's name of what follows from the settings here, and the words with which a layout begins its advice.
+DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
+TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run whose settings fit together.
+
+    Args: settings, with whole paths; out, folder of results; folder of the run; resume, from the newest whole
+        checkpoint; fresh, begin again whatever is there; finished, whether there is nothing left to do.
+    """
+
+    settings: RunSettings
+    out: Path
+    folder: Folder
+    resume: bool
+    fresh: bool
+    finished: bool
+
+
+def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False) -> Plan:
+    """The plan of a run, on every process of a launch the same; reads files, writes none.
+
+    Raises: ValueError, TypeError for settings that do not fit together, or an unfinished or other run in the folder,
+        with the remedy, or resume with fresh.
+    """
+    if resume and fresh:
+        raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
+    settings = settings.resolved()
+    folder = Folder(out / "llm" / settings.folder)
+    finished = not folder.check(settings, resume, fresh)
+    if not finished:
+        processes = process_count()
+        rows = accumulation(settings, processes)
+        if settings.method == "tpo":
+            _check_target(settings, rows, processes)
+        tasks.check(settings.task, **settings.task_options)
+    return Plan(settings, out, folder, resume, fresh, finished)
+
+
+def accumulation(settings: RunSettings, processes: int) -> int:
+    """Micro-batches per optimizer step, so that a step sees `prompts` whole groups over all processes.
+
+    Raises: ValueError when they cannot be cut evenly, with sizes that can, or when a configuration made for a number
+        of processes runs on another.
+    """
+    if settings.processes not in (None, processes):
+        file = "" if settings.accelerate is None else f"--config_file {launcher_file(settings.accelerate)} "
+        raise ValueError(
+            f"processes: {settings.source} is made for {settings.processes}, got {processes}; run `accelerate launch "
+            f"{file}--num_processes {settings.processes} -m tpo_torch.llm.train {settings.source}`, or say "
+            f"processes={processes}"
+        )
+    group, micro = (
+        checks.whole(f"trainer.{name}", settings.argument(name), 1)
+        for name in ("num_generations", "per_device_train_batch_size")
+    )
+    if group == 1:
+        raise ValueError(
+            "trainer.num_generations: got 1, expected 2 or more; completions of one prompt are judged against each "
+            "other, and one alone teaches nothing"
+        )
+    rows = settings.prompts * group
+    if rows % (micro * processes):
+        fits = [size for size in range(1, rows + 1) if rows % (size * processes) == 0 and size <= micro]
+        remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
+        raise ValueError(
+            f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
+            f"{rows} rows cannot be cut into micro-batches of {micro} on "
+            f"{counted(processes, 'process', 'processes')}; {remedy}"
+        )
+    return rows // (micro * processes)
+
+
+def layout_error(error: ValueError, micro_batches: int) -> ValueError:
+    """The same error; where it advises to change what follows from prompts here, with advice that can be followed."""
+    if DERIVED not in str(error):
+        return error
+    what = str(error).split(ADVICE)[0].replace(DERIVED, "micro-batches per optimizer step")
+    return ValueError(
+        f"{what.rstrip()} Leave out trainer.steps_per_generation and trainer.generation_batch_size, or change "
+        f"prompts; {micro_batches} micro-batches make an optimizer step"
+    )
+
+
+def _check_target(settings: RunSettings, micro_batches: int, processes: int) -> None:
+    """What TargetPOConfig refuses by itself; ValueError, TypeError as it raises."""
+    for name in REFUSED_OPTIONS:
+        if name in settings.given:
+            check_option(name, settings.given[name])
+    TargetSettings(**{name: settings.argument(name) for name in TARGET_FIELDS})
+    try:
+        batch_layout(
+            settings.argument("num_generations"),
+            settings.argument("per_device_train_batch_size"),
+            micro_batches,
+            processes=processes,
+            steps_per_generation=settings.argument("steps_per_generation"),
+            generation_batch_size=settings.argument("generation_batch_size"),
+            num_iterations=settings.argument("num_iterations"),
+        )
+    except ValueError as error:
+        raise layout_error(error, micro_batches) from error

@@ -1,0 +1,47 @@
+"""The settings of the target. Needs no torch, so that a wrong one is refused before torch is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tpo_ref import checks
+
+ANCHORS = ("policy", "ratio", "length", "tempered")
+ZERO_VARIANCE = ("anchor", "mask", "weight")
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What makes a target out of scores and old log-probabilities.
+
+    Args: anchor, what the scores tilt: "policy" (the paper), "ratio", "length", "tempered"; eta > 0, the temperature;
+        tau ≥ 0, the scorer's noise in the unit of the rewards; anchor_temperature > 0, T of "tempered";
+        zero_variance, what a group of equal scores asks for: "anchor" (the paper: stay at p_old), "mask" (nothing),
+        "weight" (zero_variance_weight of the paper's pull, a number ≥ 0).
+    Raises: TypeError, ValueError for an unknown name or a number out of range.
+
+    >>> TargetSettings(anchor="rato")
+    Traceback (most recent call last):
+    ...
+    ValueError: anchor: got 'rato', expected one of 'policy', 'ratio', 'length', 'tempered'
+    """
+
+    anchor: str = "policy"
+    eta: float = 1.0
+    tau: float = 0.0
+    anchor_temperature: float = 1.0
+    zero_variance: str = "anchor"
+    zero_variance_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.choice("anchor", self.anchor, ANCHORS)
+        checks.choice("zero_variance", self.zero_variance, ZERO_VARIANCE)
+        checks.positive("eta", self.eta)
+        checks.non_negative("tau", self.tau)
+        checks.positive("anchor_temperature", self.anchor_temperature)
+        checks.non_negative("zero_variance_weight", self.zero_variance_weight)
+
+    @property
+    def idle_weight(self) -> float:
+        """What the coefficients of a zero-variance group are multiplied by."""
+        return {"anchor": 1.0, "mask": 0.0, "weight": self.zero_variance_weight}[self.zero_variance]

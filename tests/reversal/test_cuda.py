@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.gpu import reversal as gpu
 from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
 from tpo_torch.reversal.engine.training import ReversalTraining

@@ -12,10 +12,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # At run time only what reads or writes arrays imports it: the help of the command line does neither.
+    from numpy.typing import NDArray
 
 ZIP_MAGIC = b"PK"
 # Marks a field, a mapping or a dataclass, whose entries json has beside the other fields, in no object of their own.
@@ -64,7 +65,8 @@ def plain(value: object) -> Json:
     >>> plain({"error": float("nan"), "path": Path("runs"), "seeds": (0, 1)})
     {'error': None, 'path': 'runs', 'seeds': [0, 1]}
     """
-    if isinstance(value, np.generic | np.ndarray):
+    if hasattr(value, "tolist"):
+        # An array, or a number of NumPy's own types.
         return plain(value.tolist())
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -114,6 +116,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays as npz, atomically."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
@@ -121,6 +125,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read named arrays; ValueError when truncated or holding pickled objects, which are never loaded."""
+    import numpy as np
+
     content = path.read_bytes()
     try:
         # A lone .npy would load too, as an array instead of a mapping.

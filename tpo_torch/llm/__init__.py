@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from tpo_ref.study.errors import MissingExtra
@@ -35,6 +36,13 @@ LIBRARIES = {
     "safetensors": "safetensors",
     "yaml": "pyyaml",
 }
+
+
+def check_installed() -> None:
+    """MissingExtra naming the libraries that are not there, before any of them is loaded."""
+    missing = [name for name in ("torch", *LIBRARIES) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
 
 
 def __getattr__(name: str) -> Any:

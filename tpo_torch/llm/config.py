@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from tpo_torch.llm.launcher import process_count
+from tpo_ref.study.launcher import process_count
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.options import LEVEL, LOSS_TYPE, REFUSED_OPTIONS, batch_layout, check_option
 from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings

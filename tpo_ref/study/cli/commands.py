@@ -32,15 +32,20 @@ from tpo_ref.study.cli.options import (
     Seeds,
 )
 from tpo_ref.study.errors import Unavailable
+from tpo_ref.study.launcher import is_first_process, process_number
+
+# How many threads the library behind NumPy's products starts when it is loaded.
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 __all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arrange", "run"]
-
-# Where launchers of several processes write which one this is.
-RANK, FIRST = "RANK", "0"
 
 
 def list_(as_json: Json = False, all_: All = False) -> int:
     """Every experiment: what it reproduces, its methods, its cost at each scale; and every suite of them."""
+    # A list computes nothing, and starting a thread for each core takes a fifth of its time. The setting is read when
+    # NumPy is first loaded.
+    if "numpy" not in sys.modules:
+        os.environ.setdefault(BLAS_THREADS, "1")
     from tpo_ref.study.cli import listing
 
     return listing.show_all(as_json, all_)
@@ -134,7 +139,7 @@ def run(arguments: list[str]) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt:
         # Ctrl-C reaches every launched process, and one line is enough.
-        if _is_first():
+        if is_first_process():
             print(
                 "tpo: interrupted; finished units are kept, run the same command without --fresh to go on",
                 file=sys.stderr,
@@ -154,11 +159,6 @@ def arrange(arguments: list[str], names: Collection[str]) -> list[str]:
     return [word for word in arguments if word not in pairs] + pairs
 
 
-def _is_first() -> bool:
-    """Whether this is the only launched process, or the first of several."""
-    return os.environ.get(RANK, FIRST) == FIRST
-
-
 def _speaker() -> str:
     """Who reports an error: of several launched processes, one that is not the first says which it is."""
-    return "tpo" if _is_first() else f"tpo, process {os.environ[RANK]}"
+    return "tpo" if is_first_process() else f"tpo, process {process_number()}"

@@ -1,30 +1,21 @@
-"""The command line of language-model runs: train, eval, and the figure of run folders. Needs torch only when used."""
+"""The commands on language models, `tpo train` and `tpo eval`; what does their work is imported when they run."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from tpo_ref.study.cli import show
 from tpo_ref.study.cli.exits import INTERRUPTED
-from tpo_ref.study.errors import MissingExtra, Unavailable
-from tpo_ref.study.estimates import Estimate
-from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
-from tpo_torch.llm import LIBRARIES
-from tpo_torch.llm.launcher import is_first_process
-from tpo_torch.llm.program.places import RECORD
+from tpo_ref.study.errors import Unavailable
+from tpo_ref.study.launcher import is_first_process
+from tpo_torch.llm import check_installed
 
 if TYPE_CHECKING:
     from tpo_torch.llm.program.plan import Plan
-
-SEED_SUFFIX = r"-seed\d+$"
 
 Config = Annotated[
     str,
@@ -60,7 +51,7 @@ def train(
     out: Out = Path("runs"),
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
-    _check_installed()
+    check_installed()
     from tpo_torch.llm.program.plan import prepare
     from tpo_torch.llm.program.reading import load
 
@@ -79,7 +70,8 @@ def train(
 
 def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_json: Json = False) -> int:
     """Greedy accuracy and unbiased pass@k on the held-out set, of a run's newest weights or of any model."""
-    _check_installed()
+    check_installed()
+    from tpo_ref.study.cli import show
     from tpo_torch.llm.program.evaluations import evaluate_place
 
     report = evaluate_place(place, task, overrides)
@@ -93,49 +85,6 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     return 0
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a folder is that of a language-model run."""
-    return (folder / RECORD).is_file()
-
-
-def draw(names: Sequence[str], out: Path, suffix: str) -> Drawing:
-    """Draw the curves of run folders together into OUT/figures."""
-    _check_installed()
-    from tpo_torch.llm.program import curves
-
-    # Seeds of one run share a curve, and the name of the file.
-    stems = dict.fromkeys(re.sub(SEED_SUFFIX, "", Path(name).resolve().name) for name in names)
-    path = out / "figures" / f"{'-'.join(stems)}.{suffix}"
-    folders = [Path(name) for name in names]
-    summary = curves.summary(folders)
-    header = ["", "seeds", "training reward, all steps", "last tenth of the steps", "accuracy at the end"]
-    rows = [
-        [f["name"], str(f["seeds"]), *(_estimate(f[key]) for key in ("reward", "last", "accuracy"))] for f in summary
-    ]
-    return Drawing(curves.figure(folders, path), "means over seeds ± standard errors", [header, *rows])
-
-
-def exactness_cases() -> Sequence[Case]:
-    """Every layout of the exactness check, on one process and on several."""
-    _check_installed()
-    from tpo_torch.llm.program import exactness
-
-    return exactness.verify(together=True)
-
-
-CATALOGUE = Catalogue(
-    checks=(
-        Check(
-            "llm-exactness",
-            "gradient of the trainer against whole groups, in double precision",
-            ("layout", "processes x micro-batches x rows", "steps", "largest entry", "relative difference", "verdict"),
-            exactness_cases,
-        ),
-    ),
-    folders=(FolderKind("language-model run", holds_run, draw),),
-)
-
-
 def _train(plan: Plan) -> None:
     """Run a plan. Here torch, transformers and TRL are loaded; what a plan can refuse has been refused by now."""
     from tpo_torch.llm.program import run
@@ -145,19 +94,6 @@ def _train(plan: Plan) -> None:
         run.train(plan)
     except RewardError as error:
         raise Unavailable(str(error)) from error
-
-
-def _check_installed() -> None:
-    """MissingExtra naming the libraries that are not there, before any of them is loaded."""
-    missing = [name for name in ("torch", *LIBRARIES) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")
-
-
-def _estimate(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "—"
-    return f"{estimate.value:.3f}" + (f" ± {estimate.error:.3f}" if estimate.n > 1 else "")
 
 
 def _number(value: float) -> str:

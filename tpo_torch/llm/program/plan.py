@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
+from tpo_ref.study.launcher import process_count
 from tpo_torch.llm import tasks
-from tpo_torch.llm.launcher import process_count
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import REFUSED_OPTIONS, batch_layout, check_option
 from tpo_torch.llm.program.record import Folder

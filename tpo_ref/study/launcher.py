@@ -12,6 +12,11 @@ def process_count() -> int:
     return int(os.environ.get(COUNT, "1"))
 
 
+def process_number() -> int:
+    """Which of the processes launched together this is, from 0; 0 without a launcher."""
+    return int(os.environ.get(RANK, "0"))
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for all that were launched together; True without a launcher."""
-    return int(os.environ.get(RANK, "0")) == 0
+    return process_number() == 0

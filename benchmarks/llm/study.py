@@ -13,9 +13,10 @@ import torch
 
 from benchmarks.helpers.trainers import METHODS, build
 from tpo_torch.llm import tasks
-from tpo_torch.llm.program import evaluate, tiny
-from tpo_torch.llm.program.evaluate import Sampling
-from tpo_torch.llm.program.settings import EvaluationSettings, TinySettings, WarmupSettings
+from tpo_torch.llm.program import tiny
+from tpo_torch.llm.program.evaluation import evaluate
+from tpo_torch.llm.program.evaluation.evaluate import Sampling
+from tpo_torch.llm.program.settings.sections import EvaluationSettings, TinySettings, WarmupSettings
 
 TASK = "graph_color"
 # A worked answer has 65 tokens of the tokenizer that is built for the task.

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 
 from benchmarks.helpers.trainers import build
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer
-from tpo_torch.llm.program.exactness_task import WORDS
+from tpo_torch.llm.program.exactness.task import WORDS
 from tpo_torch.llm.resume import latest
 
 TRAINERS = {"tpo": TargetPOTrainer, "grpo": ResumableGRPOTrainer}

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from benchmarks.helpers.trainers import build
 from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, TargetSettings
-from tpo_torch.llm.program.exactness import BASE
-from tpo_torch.llm.program.exactness_task import PROMPTS, reward, tiny_model, tiny_tokenizer
+from tpo_torch.llm.program.exactness.check import BASE
+from tpo_torch.llm.program.exactness.task import PROMPTS, reward, tiny_model, tiny_tokenizer
 
 PAD, EOS = 0, 1
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpo_torch.llm.program import tiny
-from tpo_torch.llm.program.evaluate import Sampling, evaluate, pass_at_k
-from tpo_torch.llm.program.settings import EvaluationSettings, TinySettings
+from tpo_torch.llm.program.evaluation.evaluate import Sampling, evaluate, pass_at_k
+from tpo_torch.llm.program.settings.sections import EvaluationSettings, TinySettings
 from tpo_torch.llm.tasks import Task
 
 SMALL = st.integers(1, 7).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))

@@ -12,7 +12,8 @@ from helpers import tiny_llm
 from torch import Tensor
 
 from tpo_torch.llm import trainer
-from tpo_torch.llm.program import dense, exactness
+from tpo_torch.llm.program.exactness import check as exactness
+from tpo_torch.llm.program.exactness import dense
 
 pytestmark = tiny_llm.FILTERS
 

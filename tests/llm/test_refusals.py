@@ -14,10 +14,11 @@ from helpers import tiny_llm
 
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.cli.main import INTERRUPTED
-from tpo_torch.llm.program import plan, reading, upstream
-from tpo_torch.llm.program.fields import COMPUTED, class_fields
-from tpo_torch.llm.program.settings import RunSettings
-from tpo_torch.llm.program.upstream import GRPO_CONFIG, LORA_CONFIG, TPO_CONFIG, Configuration
+from tpo_torch.llm.program import plan
+from tpo_torch.llm.program.settings import reading, upstream
+from tpo_torch.llm.program.settings.fields import COMPUTED, class_fields
+from tpo_torch.llm.program.settings.sections import RunSettings
+from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, LORA_CONFIG, TPO_CONFIG, Configuration
 
 pytestmark = tiny_llm.FILTERS
 

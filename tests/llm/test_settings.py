@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.layout import BatchLayout
-from tpo_torch.llm.program import reading
 from tpo_torch.llm.program.plan import accumulation
 from tpo_torch.llm.program.run import build_arguments
-from tpo_torch.llm.program.settings import METHODS, EvaluationSettings, RunSettings, WarmupSettings
+from tpo_torch.llm.program.settings import reading
+from tpo_torch.llm.program.settings.sections import METHODS, EvaluationSettings, RunSettings, WarmupSettings
 
 pytestmark = tiny_llm.FILTERS
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.styles import STYLES
 from tpo_torch.llm import tasks
-from tpo_torch.llm.program import callbacks, curves, figures, pretrained, reading, tiny
+from tpo_torch.llm.program import callbacks, curves, figures, pretrained, tiny
 from tpo_torch.llm.program import commands as llm_commands
 from tpo_torch.llm.program.figures import smoothed
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings import TinySettings
+from tpo_torch.llm.program.settings import reading
+from tpo_torch.llm.program.settings.sections import TinySettings
 
 pytestmark = tiny_llm.FILTERS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tpo_torch.llm.program import exactness_task
+from tpo_torch.llm.program.exactness import task as exactness_task
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
 from tpo_ref.study import files
-from tpo_torch.llm.program import evaluate
-from tpo_torch.llm.program.evaluate import EvaluationReport, Sampling
+from tpo_torch.llm.program.evaluation import evaluate
+from tpo_torch.llm.program.evaluation.evaluate import EvaluationReport, Sampling
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings import EvaluationSettings
+from tpo_torch.llm.program.settings.sections import EvaluationSettings
 from tpo_torch.llm.tasks import Task
 
 # How many greedy answers of each evaluation are kept.

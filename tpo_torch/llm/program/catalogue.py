@@ -39,7 +39,7 @@ def draw(names: Sequence[str], out: Path, suffix: str) -> Drawing:
 def exactness_cases() -> Sequence[Case]:
     """Every layout of the exactness check, on one process and on several."""
     check_installed()
-    from tpo_torch.llm.program import exactness
+    from tpo_torch.llm.program.exactness import check as exactness
 
     return exactness.verify(together=True)
 

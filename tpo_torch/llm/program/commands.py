@@ -53,7 +53,7 @@ def train(
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
     check_installed()
     from tpo_torch.llm.program.plan import prepare
-    from tpo_torch.llm.program.reading import load
+    from tpo_torch.llm.program.settings.reading import load
 
     try:
         plan = prepare(load(config, overrides, method, seed), out, resume, fresh)
@@ -72,7 +72,7 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     """Greedy accuracy and unbiased pass@k on the held-out set, of a run's newest weights or of any model."""
     check_installed()
     from tpo_ref.study.cli import show
-    from tpo_torch.llm.program.evaluations import evaluate_place
+    from tpo_torch.llm.program.evaluation.place import evaluate_place
 
     report = evaluate_place(place, task, overrides)
     if as_json:

@@ -12,7 +12,7 @@ from tpo_torch.llm import tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import REFUSED_OPTIONS, batch_layout, check_option
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings import RunSettings, launcher_file
+from tpo_torch.llm.program.settings.sections import RunSettings, launcher_file
 from tpo_torch.llm.target import TargetSettings
 
 # TRL's name of what follows from the settings here, and the words with which a layout begins its advice.

@@ -14,7 +14,7 @@ from typing import Any
 from tpo_ref.study import files, results
 from tpo_torch.llm import LIBRARIES
 from tpo_torch.llm.program.places import RECORD
-from tpo_torch.llm.program.settings import RunSettings
+from tpo_torch.llm.program.settings.sections import RunSettings
 
 FORMAT = 1
 RUNNING, FINISHED = "running", "finished"

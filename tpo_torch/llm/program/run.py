@@ -15,11 +15,12 @@ from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_torch.llm import checkpoints, resume, tasks
 from tpo_torch.llm.layout import counted
-from tpo_torch.llm.program import pretrained, quiet, tiny, upstream
+from tpo_torch.llm.program import pretrained, quiet, tiny
 from tpo_torch.llm.program.callbacks import Evaluation, ProgressLines, Record
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, layout_error
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings import TINY, RunSettings
+from tpo_torch.llm.program.settings import upstream
+from tpo_torch.llm.program.settings.sections import TINY, RunSettings
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 # What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from tpo_ref.study import files
-from tpo_torch.llm.program.settings import RunSettings, TinySettings, WarmupSettings
+from tpo_torch.llm.program.settings.sections import RunSettings, TinySettings, WarmupSettings
 from tpo_torch.llm.tasks import Task
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

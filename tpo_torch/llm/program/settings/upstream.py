@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tpo_torch.llm.program.fields import COMPUTED, SettingField, class_fields, type_of_annotation
+from tpo_torch.llm.program.settings.fields import COMPUTED, SettingField, class_fields, type_of_annotation
 
 
 @dataclass(frozen=True)

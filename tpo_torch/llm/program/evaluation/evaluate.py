@@ -18,7 +18,7 @@ from trl import GRPOConfig
 
 from tpo_ref.study import estimates
 from tpo_ref.study.estimates import Estimate
-from tpo_torch.llm.program.settings import EvaluationSettings
+from tpo_torch.llm.program.settings.sections import EvaluationSettings
 from tpo_torch.llm.tasks import Task
 
 # The columns of a data set that belong to the trainer; reward functions get the others.

@@ -25,9 +25,9 @@ from transformers.utils import logging
 from tpo_ref.study import files
 from tpo_torch.llm.config import TargetPOConfig
 from tpo_torch.llm.groups import ANCHORS
-from tpo_torch.llm.program.comparison import Comparison, DoubleTrainer
-from tpo_torch.llm.program.dense import DenseSettings
-from tpo_torch.llm.program.exactness_task import PROMPTS, tiny_model, tiny_tokenizer
+from tpo_torch.llm.program.exactness.comparison import Comparison, DoubleTrainer
+from tpo_torch.llm.program.exactness.dense import DenseSettings
+from tpo_torch.llm.program.exactness.task import PROMPTS, tiny_model, tiny_tokenizer
 
 # Above what double precision leaves over two layers and a sum of a hundred tokens, far below any wrong coefficient.
 TOLERANCE = 1e-10
@@ -161,7 +161,10 @@ def _launched() -> list[ExactnessReport]:
         path = Path(folder) / "reports.json"
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
         process = subprocess.run(
-            [*launcher, "-m", "tpo_torch.llm.program.exactness", str(path)], capture_output=True, text=True, check=False
+            [*launcher, "-m", "tpo_torch.llm.program.exactness.check", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if process.returncode:
             what = f"{PROCESSES} processes failed with code {process.returncode}:"

@@ -12,12 +12,12 @@ from typing import Any
 from tpo_ref import checks
 from tpo_ref.checks import unknown
 from tpo_ref.study import files
-from tpo_torch.llm.program import upstream
-from tpo_torch.llm.program.fields import Mappings, check_fields, quoted
-from tpo_torch.llm.program.upstream import Configuration
+from tpo_torch.llm.program.settings import upstream
+from tpo_torch.llm.program.settings.fields import Mappings, check_fields, quoted
+from tpo_torch.llm.program.settings.upstream import Configuration
 
 METHODS = tuple(upstream.TRAINER_CONFIGS)
-LAUNCHERS = Path(__file__).parents[1] / "configs" / "accelerate"
+LAUNCHERS = Path(__file__).parents[2] / "configs" / "accelerate"
 TINY = "tiny"
 # The name of a run that no file was read for, where its configuration is asked for.
 UNNAMED = "CONFIG"

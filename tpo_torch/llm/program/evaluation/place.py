@@ -11,11 +11,12 @@ import torch
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm import resume, tasks
-from tpo_torch.llm.program import evaluate, pretrained, quiet
-from tpo_torch.llm.program.evaluate import Sampling
-from tpo_torch.llm.program.reading import changed
+from tpo_torch.llm.program import pretrained, quiet
+from tpo_torch.llm.program.evaluation import evaluate
+from tpo_torch.llm.program.evaluation.evaluate import Sampling
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings import RunSettings
+from tpo_torch.llm.program.settings.reading import changed
+from tpo_torch.llm.program.settings.sections import RunSettings
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from tpo_ref.checks import unknown
-from tpo_torch.llm.program.fields import Mappings, check_fields, class_fields
-from tpo_torch.llm.program.settings import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
+from tpo_torch.llm.program.settings.fields import Mappings, check_fields, class_fields
+from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 SUFFIXES = (".yaml", ".yml")
 TASK, OPTIONS, BASE = "task", "task_options", "base"
 # Sections of names and values which other libraries read, and those that are dataclasses of ours.

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOTrainer
 
-from tpo_torch.llm.program import dense
-from tpo_torch.llm.program.dense import Completion, DenseSettings
-from tpo_torch.llm.program.exactness_task import reward
+from tpo_torch.llm.program.exactness import dense
+from tpo_torch.llm.program.exactness.dense import Completion, DenseSettings
+from tpo_torch.llm.program.exactness.task import reward
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 Tokens = tuple[tuple[int, ...], tuple[int, ...]]

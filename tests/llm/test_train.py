@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.styles import STYLES
 from tpo_torch.llm import tasks
-from tpo_torch.llm.program import callbacks, curves, figures, pretrained, tiny
-from tpo_torch.llm.program import commands as llm_commands
+from tpo_torch.llm.program import callbacks, catalogue, curves, figures, pretrained, tiny
 from tpo_torch.llm.program.figures import smoothed
 from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings import reading
@@ -406,7 +405,7 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
     assert len(seen) == 6
     with pytest.raises(ValueError, match="no folder of a run"):
         curves.read(tmp_path)
-    assert not llm_commands.holds_run(tmp_path)
+    assert not catalogue.holds_run(tmp_path)
 
 
 def run_of(folder: Path, seed: int, rewards: list[float]) -> Path:

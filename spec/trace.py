@@ -68,12 +68,13 @@ def _docstrings(root: Path, package: str) -> Iterator[tuple[str, str]]:
                 for line in re.findall(r"^\s*Paper: (.+)$", ast.get_docstring(node) or "", re.MULTILINE):
                     # "Eq. 3, Prop. 1 (read backwards)" names two items; what is in brackets explains.
                     for item in re.sub(r"\(.*?\)", "", line).split(","):
-                        yield item.strip(), f"{_imported(path)}.{node.name}"
+                        yield item.strip(), f"{_imported(path, root / package)}.{node.name}"
 
 
-def _imported(path: Path) -> str:
-    """The name by which a user imports a module: its package where the module is `__init__`."""
-    return path.parent.name if path.stem == "__init__" else path.stem
+def _imported(path: Path, package: Path) -> str:
+    """The name below its package by which a user imports a module."""
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def _markers(root: Path) -> Iterator[tuple[str, str]]:

@@ -301,3 +301,10 @@ def test_batches_that_cannot_be_cut_are_refused_with_one_that_can(
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=re.escape(says)):
         accumulation(reading.load("tiny", overrides), processes)
+
+
+@pytest.mark.parametrize("word", ["false", "0", "no", "''"])
+@pytest.mark.parametrize("section", ["lora", "warmup"])
+def test_a_section_that_is_no_mapping_is_refused_and_never_switched_on(section: str, word: str) -> None:
+    with pytest.raises(TypeError, match=section):
+        reading.load("tiny", (f"{section}={word}",))

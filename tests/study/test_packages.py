@@ -101,3 +101,29 @@ def test_a_broken_package_is_named_with_the_remedy(tmp_path: Path, module: str, 
     assert answer.stderr.startswith("tpo: ")
     assert "Traceback" not in answer.stderr
     assert all(word in answer.stderr for word in words), answer.stderr
+
+
+def test_a_suite_whose_member_nobody_brings_is_named(tmp_path: Path) -> None:
+    module = MODULE + '\nfrom tpo_ref.study.protocol import Suite\nLOST = Suite("lost", "Lost", "ours", ("wlaks",))\n'
+    module += "CATALOGUE = Catalogue(experiments=(WALKS,), suites=(LOST,))\n"
+    install(tmp_path, "odd", module, "[tpo.experiments]\nodd = odd:CATALOGUE\n")
+    answer = tpo(tmp_path, "list")
+    assert answer.returncode == 2
+    assert "member of suite lost: got 'wlaks'" in answer.stderr
+    assert "walks" in answer.stderr
+
+
+def test_a_library_that_is_missing_is_installed_by_its_own_name(tmp_path: Path) -> None:
+    module = MODULE.replace('score="error",', 'score="error", extra="nolibrary",')
+    install(tmp_path, "odd", module, "[tpo.experiments]\nodd = odd:CATALOGUE\n")
+    answer = tpo(tmp_path, "run", "walks", "--scale", "smoke")
+    assert answer.returncode == 2
+    assert "run: pip install nolibrary\n" in answer.stderr
+
+
+def test_results_of_a_library_are_not_said_to_be_of_other_code(tmp_path: Path) -> None:
+    module = MODULE.replace('score="error",', 'score="error", extra="hypothesis",')
+    install(tmp_path, "odd", module, "[tpo.experiments]\nodd = odd:CATALOGUE\n")
+    answer = tpo(tmp_path, "table", "walks", "--scale", "smoke", "--json")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "hypothesis" in json.loads(answer.stdout)[0]["judged_by"]["versions"]

@@ -1,5 +1,8 @@
 """Errors that say what this machine lacks, as opposed to what the user got wrong."""
 
+# What pip calls this package.
+DISTRIBUTION = "target-policy-optimization"
+
 
 class Unavailable(RuntimeError):
     """Something an experiment needs is not here: an install extra, a data set, a network."""

@@ -26,4 +26,4 @@ def is_first_process() -> bool:
 
 def _first_of(names: tuple[str, ...], default: int) -> int:
     """The first of several variables that is set, as a number."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), default)
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), default)

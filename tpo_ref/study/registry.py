@@ -41,6 +41,14 @@ def _by_name(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     return things
 
 
+def _check_members() -> None:
+    """ValueError for a member of a suite that no package brings."""
+    for suite in SUITES.values():
+        for member in suite.members:
+            if member not in EXPERIMENTS:
+                raise unknown(f"member of suite {suite.id}", member, EXPERIMENTS)
+
+
 _CATALOGUES = [_catalogue(point) for point in points(EXPERIMENTS_GROUP)]
 
 for _content in _CATALOGUES:
@@ -51,6 +59,7 @@ SUITES: dict[str, Suite] = _by_name((s.id, s) for c in _CATALOGUES for s in c.su
 CHECKS: dict[str, Check] = _by_name((k.name, k) for c in _CATALOGUES for k in c.checks)
 FOLDERS: tuple[FolderKind, ...] = tuple(f for c in _CATALOGUES for f in c.folders)
 _by_name((name, name) for name in (*EXPERIMENTS, *SUITES, *CHECKS))
+_check_members()
 
 
 def experiment(name: str) -> Experiment:

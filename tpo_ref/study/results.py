@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import tpo_ref
 from tpo_ref.study import files, reading
+from tpo_ref.study.errors import DISTRIBUTION
 from tpo_ref.study.protocol import Settings
 
 # Raised whenever the meaning of a stored array changes: older files are then refused instead of misread.
@@ -179,7 +180,7 @@ def read(path: Path) -> Result:
 
 def provenance(libraries: tuple[str, ...] = ()) -> Provenance:
     """Versions, commit and machine, as every result records them; libraries, those beyond the base install."""
-    versions = {"python": platform.python_version(), "target-policy-optimization": tpo_ref.__version__}
+    versions = {"python": platform.python_version(), DISTRIBUTION: tpo_ref.__version__}
     for name in (*BASE, *libraries):
         try:
             versions[name] = importlib.metadata.version(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from tpo_ref import checks
 from tpo_ref.study import files
 from tpo_ref.study import results as storage
 from tpo_ref.study.context import CPU, Context, MethodProgress
-from tpo_ref.study.errors import MissingExtra
+from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
 from tpo_ref.study.protocol import Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
@@ -82,9 +83,10 @@ def _check_runnable(request: Request) -> None:
     """MissingExtra without the extra the experiment needs; ValueError for a device it cannot use."""
     experiment = request.experiment
     if experiment.extra and importlib.util.find_spec(experiment.extra) is None:
+        own = experiment.extra in (importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ())
+        package = f"'{DISTRIBUTION}[{experiment.extra}]'" if own else experiment.extra
         raise MissingExtra(
-            f"{experiment.id} needs {experiment.extra}, which is not installed; "
-            f"run: pip install 'target-policy-optimization[{experiment.extra}]'"
+            f"{experiment.id} needs {experiment.extra}, which is not installed; run: pip install {package}"
         )
     if not experiment.devices and request.device != CPU:
         raise ValueError(f"device: got {request.device!r}, but {experiment.id} runs on the CPU alone; drop it")

@@ -62,6 +62,8 @@ def suite_results(suite: Suite, members: MemberResults) -> dict[str, Arrays]:
 
 def report(suite: Suite, scale: str, members: MemberResults, verdicts: Sequence[Verdict]) -> SuiteReport:
     """A suite at a scale: for each statistic, ours and the published number by method and member."""
+    experiments = [registry.EXPERIMENTS[name] for name in suite.members if name in members]
+    libraries = tuple(dict.fromkeys(library for e in experiments for library in e.libraries))
     return SuiteReport(
         format=FORMAT,
         experiment=suite.id,
@@ -72,7 +74,7 @@ def report(suite: Suite, scale: str, members: MemberResults, verdicts: Sequence[
         labels={name: label for name, label in _labels(suite).items() if name in members},
         tables={name: _rows(suite, scale, name, members) for name in suite.statistics},
         claims=tables.claim_rows(verdicts),
-        judged_by=provenance(),
+        judged_by=provenance(libraries),
     )
 
 

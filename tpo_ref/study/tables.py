@@ -140,7 +140,7 @@ def report(experiment: Experiment, scale: str, units: StoredResults, verdicts: S
         winner=winner(rows) if rows else None,
         claims=claim_rows(verdicts),
         runs={method: _run_row(result.record) for method, result in units.items()},
-        judged_by=provenance(),
+        judged_by=provenance(experiment.libraries),
     )
 
 

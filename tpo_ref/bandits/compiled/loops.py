@@ -56,10 +56,10 @@ def _guide(cdf: Any, total: float, guide: Any) -> None:
         bucket = np.uint64(cdf[a] * scale) + ONE
         if bucket < np.uint64(guide.size):
             guide[bucket] += 1
-    total = 0
+    ends = 0
     for j in range(guide.size):
-        total += guide[j]
-        guide[j] = total
+        ends += guide[j]
+        guide[j] = ends
 
 
 @compiled

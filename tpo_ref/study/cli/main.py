@@ -8,6 +8,7 @@ import os
 import sys
 
 from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
+from tpo_ref.study.errors import DISTRIBUTION
 
 # Long enough to meet a thread that is about to finish, too short to starve one that is not running.
 SPINS = "4000"
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _main(arguments: list[str]) -> int:
     missing = [name for name in CLI_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        remedy = "run: pip install 'target-policy-optimization[cli]'"
+        remedy = f"run: pip install '{DISTRIBUTION}[cli]'"
         print(f"tpo: the command line needs {', '.join(missing)}; {remedy}", file=sys.stderr)
         return USAGE_ERROR
     # GNU OpenMP's threads spin while they wait. Where other work shares the cores, that starves the very thread waited

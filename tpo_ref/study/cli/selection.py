@@ -53,7 +53,7 @@ def units(request: Request) -> dict[str, Result]:
     """Every requested unit, run with a progress bar where it is missing; says so when other code made it."""
     with show.progress(request.experiment.id) as advance:
         stored = ensure(request, advance)
-    now = results.provenance()
+    now = results.provenance(request.experiment.libraries)
     older = sorted(m for m, unit in stored.items() if results.made_by_other_code(unit.record.provenance, now))
     if older:
         print(

@@ -22,7 +22,12 @@ def progress(name: str) -> Iterator[MethodProgress]:
     # Listing shows no progress, and need not wait for what draws it.
     from rich import progress as bars
 
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+    )
     console = Console(stderr=True)
     with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, bars.TaskID] = {}

@@ -80,7 +80,7 @@ def from_plain(content: Mappings) -> RunSettings:
     values = dict(content)
     for name in (*PLAIN_SECTIONS, *SECTIONS, "lora"):
         if values.get(name) is not None or name not in OPTIONAL_SECTIONS:
-            section = _mapping(name, values.get(name) or {})
+            section = _mapping(name, {} if values.get(name) is None else values[name])
             values[name] = _section(name, section) if name in SECTIONS else section
     return RunSettings(**values)
 

@@ -163,5 +163,5 @@ def test_an_alias_and_a_repeat_are_one_method(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     needy = dataclasses.replace(toy.TOY, extra="no_such_package")
-    with pytest.raises(MissingExtra, match="run: pip install no_such_package$"):
+    with pytest.raises(MissingExtra, match=r"run: pip install no_such_package$"):
         ensure(Request(needy, "smoke", out=tmp_path))

@@ -1,7 +1,7 @@
 # Every target sets up what it needs in .venv; the second time it only checks a stamp.
 PYTHON ?= python3
 BIN := .venv/bin
-# Threads that soon wait asleep do not starve each other on shared cores; see tpo_ref/study/main.py.
+# Threads that soon wait asleep do not starve each other on shared cores; see tpo_ref/study/cli/main.py.
 export GOMP_SPINCOUNT ?= 4000
 STAMP := .venv/.installed
 

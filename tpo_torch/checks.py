@@ -34,11 +34,11 @@ def mask_for(mask: Tensor | None, like: Tensor) -> Tensor:
     if mask is None:
         return torch.ones_like(like, dtype=torch.bool)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        got = getattr(mask, "dtype", type(mask).__name__)
-        raise TypeError(f"mask: got {got}, expected a bool tensor (True = a candidate is here); use mask.bool()")
+        kind = getattr(mask, "dtype", type(mask).__name__)
+        raise TypeError(f"mask: got {kind}, expected a bool tensor (True = a candidate is here); use mask.bool()")
     if mask.shape != like.shape:
-        got = tuple(mask.shape)
-        raise ValueError(f"mask: got shape {got}, expected {tuple(like.shape)}, one entry per candidate")
+        shape = tuple(mask.shape)
+        raise ValueError(f"mask: got shape {shape}, expected {tuple(like.shape)}, one entry per candidate")
     return mask
 
 
@@ -107,8 +107,8 @@ def probabilities(name: str, x: Tensor) -> Tensor:
 def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
     """Integers 0…classes − 1, of exactly the given shape."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        got = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"{name}: got {got}, expected an integer tensor, one class each; a one-hot row needs argmax")
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{name}: got {kind}, expected an integer tensor, one class each; a one-hot row needs argmax")
     same_shape(name, x, shape)
     if not all_hold((x >= 0) & (x < classes)):
         raise ValueError(f"{name}: got values in [{int(x.min())}, {int(x.max())}], expected classes 0 to {classes - 1}")

@@ -113,7 +113,7 @@ def kl_ceiling(logp_old: Tensor, u: Tensor, mask: Tensor | None = None) -> Tenso
     tensor(0.6931)
     """
     x, u, keep = _anchor(logp_old, u, mask)
-    return torch.where(_known(x, u, keep), _ceiling(simplex.log_softmax(x, keep), u), math.nan)
+    return torch.where(_presence(x, u, keep), _ceiling(simplex.log_softmax(x, keep), u), math.nan)
 
 
 def anchor_health(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> AnchorHealth:
@@ -137,20 +137,20 @@ def anchor_health(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | 
     # From one base, so that a constant u leaves the target equal to the anchor bit for bit.
     log_p, log_q = simplex.log_softmax(base, keep), simplex.log_softmax(base + tilt, keep)
     p, q = log_p.exp(), log_q.exp()
-    known, dominance, tv = _known(x, u, keep), _dominance(x, u, eta), simplex.tv(q, p)
+    present, dominance, tv = _presence(x, u, keep), _dominance(x, u, eta), simplex.tv(q, p)
     figures = AnchorHealth(
         entropy=_entropy_share(p, keep),
         ess_old=simplex.effective_sample_size(p),
         ess_target=simplex.effective_sample_size(q),
         dominance=dominance,
         dominated=_yes(dominance > DOMINANCE_ALARM, dominance >= 0, tv),
-        mode_moved=_yes(~_shares_a_mode(p, q), known, tv),
+        mode_moved=_yes(~_shares_a_mode(p, q), present, tv),
         tv=tv,
-        unmoved=_yes(tv < UNMOVED_TV, known, tv),
+        unmoved=_yes(tv < UNMOVED_TV, present, tv),
         kl=_kl(log_q, log_p),
         kl_ceiling=_ceiling(log_p, u),
     )
-    return AnchorHealth(*(torch.where(known, figure, math.nan) for figure in figures))
+    return AnchorHealth(*(torch.where(present, figure, math.nan) for figure in figures))
 
 
 def group_mean(values: Tensor, keep_axes: int = 0) -> Tensor:
@@ -170,8 +170,8 @@ def group_mean(values: Tensor, keep_axes: int = 0) -> Tensor:
         raise ValueError(f"keep_axes: got {keep_axes}, expected at most {a.ndim}, the axes of values")
     floats = a if a.is_floating_point() else a.to(torch.get_default_dtype())
     flat = floats.to(torch.promote_types(floats.dtype, torch.float32)).reshape(*a.shape[:keep_axes], -1)
-    known = ~flat.isnan()
-    return torch.where(known, flat, 0.0).sum(-1) / known.sum(-1)
+    present = ~flat.isnan()
+    return torch.where(present, flat, 0.0).sum(-1) / present.sum(-1)
 
 
 def summarise(
@@ -315,7 +315,7 @@ def _anchor(logp_old: Tensor, u: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     return x.detach(), u.detach(), keep
 
 
-def _known(x: Tensor, u: Tensor, keep: Tensor) -> Tensor:
+def _presence(x: Tensor, u: Tensor, keep: Tensor) -> Tensor:
     # A NaN that was not refused shows in every figure of its group (deviation D6).
     return keep.any(-1) & ~(x.isnan() | u.isnan()).any(-1)
 
@@ -362,5 +362,5 @@ def _top(x: Tensor) -> Tensor:
     return torch.where(top == -math.inf, 0.0, top)
 
 
-def _yes(condition: Tensor, known: Tensor, like: Tensor) -> Tensor:
-    return torch.where(known, condition.to(like.dtype), math.nan)
+def _yes(condition: Tensor, present: Tensor, like: Tensor) -> Tensor:
+    return torch.where(present, condition.to(like.dtype), math.nan)

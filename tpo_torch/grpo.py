@@ -79,8 +79,8 @@ def _tokens(
     checks.choice("mean_over_tokens", mean, (False, True))
     raw = checks.array("logp", logp)
     if raw.ndim == 1:
-        got = tuple(raw.shape)
-        raise ValueError(f"logp: got shape {got}, expected (..., K, T) with the tokens last; use grpo_loss")
+        shape = tuple(raw.shape)
+        raise ValueError(f"logp: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
     keep = checks.mask_for(token_mask, raw)
     x = log_ratio(raw, logp_old, keep)
     per_candidate = checks.finite("advantages", advantages, shape=tuple(raw.shape[:-1])).detach()

@@ -38,6 +38,6 @@ def gspo_loss(
     a = checks.finite("advantages", advantages, shape=tuple(x.shape)).detach()
     n = checks.finite("lengths", lengths, shape=tuple(x.shape)).detach()
     if not checks.all_hold(n >= 1):
-        got = float(n.min())
-        raise ValueError(f"lengths: got {got:g}, expected at least 1 token; give a masked candidate length 1")
+        least = float(n.min())
+        raise ValueError(f"lengths: got {least:g}, expected at least 1 token; give a masked candidate length 1")
     return -clipped_objective(x / n, a, low, high).sum(-1)

@@ -135,13 +135,13 @@ class Muon(torch.optim.Optimizer):
         lr: float = LEARNING_RATE,
         batch_axes: int = 1,
     ) -> None:
-        named = list(named_parameters)
-        _check_rules([name for name, _ in named], rules)
-        _check_parameters(named, rules, checks.whole("batch_axes", batch_axes, 0))
-        super().__init__(named, {"lr": checks.positive("lr", lr), "rules": [rules[name] for name, _ in named]})
+        pairs = list(named_parameters)
+        _check_rules([name for name, _ in pairs], rules)
+        _check_parameters(pairs, rules, checks.whole("batch_axes", batch_axes, 0))
+        super().__init__(pairs, {"lr": checks.positive("lr", lr), "rules": [rules[name] for name, _ in pairs]})
         # From the start, so that a state can be loaded into a new optimiser; one count, the same tensor for all.
-        count = torch.zeros((), dtype=named[0][1].dtype, device=named[0][1].device)
-        for (_, p), rule in zip(named, self.param_groups[0]["rules"], strict=True):
+        count = torch.zeros((), dtype=pairs[0][1].dtype, device=pairs[0][1].device)
+        for (_, p), rule in zip(pairs, self.param_groups[0]["rules"], strict=True):
             self.state[p] = {"step": count} | {moment: torch.zeros_like(p) for moment in MOMENTS[rule]}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -269,12 +269,12 @@ def _check_rules(names: list[str], rules: Mapping[str, str]) -> None:
     """ValueError unless each name has a rule, each rule a name, and the rule is known."""
     if not names:
         raise ValueError("named_parameters: got none, expected a parameter for each rule")
-    for what, given, known in (
+    for what, keys, others in (
         ("parameter without rule", names, list(rules)),
         ("rule without parameter", rules, names),
     ):
-        free = [name for name in known if name not in given]
-        lost = {name: difflib.get_close_matches(name, free, n=1) for name in given if name not in known}
+        free = [name for name in others if name not in keys]
+        lost = {name: difflib.get_close_matches(name, free, n=1) for name in keys if name not in others}
         if lost:
             listed = ", ".join(f"{name!r}" + "".join(f" (is it {n!r}?)" for n in near) for name, near in lost.items())
             raise ValueError(f"rules: got {what}: {listed}; expected one rule for each parameter")
@@ -282,13 +282,13 @@ def _check_rules(names: list[str], rules: Mapping[str, str]) -> None:
         checks.choice(f"rules[{name!r}]", rule, tuple(MOMENTS))
 
 
-def _check_parameters(named: list[tuple[str, Tensor]], rules: Mapping[str, str], batch_axes: int) -> None:
+def _check_parameters(pairs: list[tuple[str, Tensor]], rules: Mapping[str, str], batch_axes: int) -> None:
     """Of one dtype, float32 or wider, on one device; a matrix has two axes beside those of the batch."""
-    for name, p in named:
+    for name, p in pairs:
         if not p.is_floating_point() or torch.promote_types(p.dtype, torch.float32) != p.dtype:
             raise TypeError(f"{name}: got dtype {p.dtype}, expected float32 or float64; keep parameters in float32")
-        if (p.dtype, p.device) != (named[0][1].dtype, named[0][1].device):
-            raise ValueError(f"{name}: got {p.dtype} on {p.device}, expected those of {named[0][0]}; move it there")
+        if (p.dtype, p.device) != (pairs[0][1].dtype, pairs[0][1].device):
+            raise ValueError(f"{name}: got {p.dtype} on {p.device}, expected those of {pairs[0][0]}; move it there")
         if rules[name] == "muon" and p.ndim < batch_axes + 2:
-            got = f"{name}: got shape {tuple(p.shape)} and rule 'muon', expected two axes"
-            raise ValueError(f"{got} after batch_axes = {batch_axes}; vectors take 'adam'")
+            problem = f"{name}: got shape {tuple(p.shape)} and rule 'muon', expected two axes"
+            raise ValueError(f"{problem} after batch_axes = {batch_axes}; vectors take 'adam'")

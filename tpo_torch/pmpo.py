@@ -52,8 +52,8 @@ def pmpo_loss(
 
 def _accepted(accepted: Tensor, shape: tuple[int, ...]) -> None:
     if not isinstance(accepted, Tensor) or accepted.dtype != torch.bool:
-        got = getattr(accepted, "dtype", type(accepted).__name__)
-        raise TypeError(f"accepted: got {got}, expected a bool tensor; threshold the scores first")
+        kind = getattr(accepted, "dtype", type(accepted).__name__)
+        raise TypeError(f"accepted: got {kind}, expected a bool tensor; threshold the scores first")
     checks.same_shape("accepted", accepted, shape)
 
 

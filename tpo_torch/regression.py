@@ -100,8 +100,8 @@ def mpo_weights(
         raise TypeError(f"temperature: got {type(temperature).__name__}, expected torch.Tensor; use torch.as_tensor")
     checks.same_shape("temperature", temperature, tuple(s.shape[:-1]))
     if not checks.all_hold(torch.isfinite(temperature) & (temperature > 0)):
-        got = float(temperature.min())
-        raise ValueError(f"temperature: got {got:g}, expected finite and above 0; use mpo_temperature")
+        least = float(temperature.min())
+        raise ValueError(f"temperature: got {least:g}, expected finite and above 0; use mpo_temperature")
     support = logs > -math.inf
     best = torch.where(support, s, -math.inf).amax(-1, keepdim=True)
     # Scores enter relative to the best: near the temperature's floor they would drown log p_old in rounding.

@@ -27,5 +27,5 @@ class Choices:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What is chosen beside the scale, as names of files say it."""
+        """The methods and the number of seeds of the choices, as parts of a file name."""
         return (*(self.methods or ()), *([f"{self.seeds}seeds"] if self.seeds else []))

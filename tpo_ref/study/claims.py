@@ -36,8 +36,8 @@ class Verdict:
         claim that is unclear is neither confirmed nor refuted by this many seeds (deviation D41).
         """
         noise = NOISE_ERRORS * self.ours.error
-        needed = noise if noise > 0 and math.isinf(self.high - self.low) else 0.0
-        if self.low + needed <= self.ours.value <= self.high - needed:
+        margin = noise if noise > 0 and math.isinf(self.high - self.low) else 0.0
+        if self.low + margin <= self.ours.value <= self.high - margin:
             return HOLDS
         return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
 
@@ -167,7 +167,7 @@ def share(method: str, array: str, count: int, total: int, source: str) -> Claim
 
     def value(r: Results) -> Estimate:
         solved = estimates.solved(r[method][array])
-        # With the published seeds pooled in: where all of ours are solved, or none, their own spread is zero.
+        # The error uses our seeds and the published ones together: with all or none of ours solved it would be 0.
         pooled = (solved.sum() + count) / (len(solved) + total)
         return Estimate(float(solved.mean()), math.sqrt(pooled * (1 - pooled) / len(solved)), len(solved))
 

@@ -117,7 +117,7 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
 
 
 def sentence(report: ComparisonReport) -> str:
-    """What the difference of areas says, and when it says little or nothing."""
+    """The conclusion from the difference of areas, with a caution where seeds are few."""
     a, b = report.a.name, report.b.name
     area = report.statistics["auc"]
     value, low, high = area.difference.value, area.difference.low, area.difference.high

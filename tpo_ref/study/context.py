@@ -1,4 +1,4 @@
-"""What a run is told beside its method, settings and seeds: where it computes, where it saves, whom it tells."""
+"""The device, checkpoint file and progress callback of a run, beside its method, settings and seeds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 # Takes how many units of work are done, and how many there are.
 Progress = Callable[[int, int], None]
-# The same of one method: takes its name first.
+# As `Progress`, with the method's name as first argument.
 MethodProgress = Callable[[str, int, int], None]
 
 CPU = "cpu"
 
 
 def silent(count: int, total: int) -> None:
-    """Progress that nobody sees."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)

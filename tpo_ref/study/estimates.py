@@ -135,11 +135,11 @@ def first_below(
     >>> first_below(np.array([[1.0, 0.4, 0.2], [1.0, 0.6, 0.2]]), 0.5).value
     2.0
     """
-    at = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
-    end = at[-1]
+    positions = np.arange(curves.shape[-1]) if steps is None else np.asarray(steps)
+    end = positions[-1]
     curves = _before_stop(curves)
-    at = at[: curves.shape[-1]]
-    value = float(_crossing(centre(curves, axis=0)[None], level, at)[0])
+    positions = positions[: curves.shape[-1]]
+    value = float(_crossing(centre(curves, axis=0)[None], level, positions)[0])
     n = len(curves)
     if n == 1 or math.isnan(value):
         return Estimate(value, math.nan, n)
@@ -154,7 +154,7 @@ def first_below(
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     ).bootstrap_distribution
-    crossings = _crossing(np.moveaxis(resampled, -1, 0), level, at)
+    crossings = _crossing(np.moveaxis(resampled, -1, 0), level, positions)
     # A resampled curve that never crosses counts as the last step, or the error would shrink where it should grow.
     return Estimate(value, float(np.where(np.isnan(crossings), end, crossings).std(ddof=1)), n)
 
@@ -223,6 +223,6 @@ def _before_stop(curves: NDArray[Any]) -> NDArray[Any]:
     return whole[..., : len(empty) - int((~empty[::-1]).argmax())]
 
 
-def _crossing(curves: NDArray[Any], level: float, at: NDArray[Any]) -> NDArray[np.float64]:
+def _crossing(curves: NDArray[Any], level: float, positions: NDArray[Any]) -> NDArray[np.float64]:
     below = curves < level
-    return np.where(below.any(-1), at[below.argmax(-1)].astype(float), np.nan)
+    return np.where(below.any(-1), positions[below.argmax(-1)].astype(float), np.nan)

@@ -157,8 +157,8 @@ def _percent_ticks(axis: Axes) -> None:
 def _band(x: NDArray[Any], curves: Floats, partial: bool) -> tuple[NDArray[Any], Floats, Floats]:
     """Where every seed has a value, or any when partial: their mean and its standard error, 0 for a single value."""
     has = ~np.isnan(curves)
-    at = has.any(0) if partial else has.all(0)
-    x, curves, has = x[at], curves[:, at], has[:, at]
+    columns = has.any(0) if partial else has.all(0)
+    x, curves, has = x[columns], curves[:, columns], has[:, columns]
     count = has.sum(0)
     mean = np.where(has, curves, 0).sum(0) / count
     squares = np.where(has, (curves - mean) ** 2, 0).sum(0)

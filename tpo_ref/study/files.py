@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ZIP_MAGIC = b"PK"
-# Marks a field, a mapping or a dataclass, whose entries json has beside the other fields, in no object of their own.
+# Metadata of a field, a mapping or a dataclass, that is flattened into the enclosing json object.
 INLINE = {"inline": True}
 # What a json file can say.
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -45,7 +45,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file if it is there; no error where it cannot be, which the next write will say better."""
+    """Delete a file if it is there; errors are ignored, because the next write reports them with a remedy."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
@@ -102,7 +102,7 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, f"{json_text(content)}\n".encode())
 
 
-# What a file holds is known when it is read: `Any` as `json.loads` has it. `reading.build` makes a dataclass of it.
+# `Any`, as `json.loads` returns; `reading.build` checks the types and makes a dataclass of it.
 def read_json(path: Path) -> dict[str, Any]:
     """Read a json object; ValueError when it is truncated or no object."""
     try:

@@ -10,16 +10,16 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from tpo_ref.checks import unknown as unknown  # for the runs, which import nothing else of this package
+from tpo_ref.checks import unknown as unknown  # re-exported: runs outside this package import it from here
 from tpo_ref.study.context import Context
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.styles import Style
 
 
 class Settings(Protocol):
-    """Any dataclass: what an experiment can be told."""
+    """The settings of an experiment: any dataclass."""
 
-    # As typeshed has it for `dataclasses.asdict`, which takes such a value.
+    # The type that typeshed requires of an argument of `dataclasses.asdict`.
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
@@ -29,8 +29,8 @@ SCALES = ("smoke", "cpu", "paper")
 
 Arrays = Mapping[str, NDArray[Any]]
 Results = Mapping[str, Arrays]
-# Method, settings, seeds and context to the arrays of a result. Each run takes settings of its own class alone, which
-# no single type can say of them all.
+# Method, settings, seeds and context to the arrays of a result. The settings are `Any`, since each runner accepts only
+# its own settings class.
 Runner = Callable[[str, Any, Sequence[int], Context], Arrays]
 Claims = Callable[[], tuple["Claim", ...]]
 
@@ -155,7 +155,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Check:
-    """A judgement that is no experiment: a name for `tpo verify`, and what it measures, case by case."""
+    """A check for `tpo verify` that has no seeds or claims: its name, and what it measures, case by case."""
 
     name: str
     title: str

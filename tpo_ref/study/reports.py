@@ -25,7 +25,7 @@ class IntervalEstimate(Estimate):
 
 @dataclass(frozen=True)
 class Difference:
-    """One value less another, with the bounds of its interval; NaN where there is none."""
+    """The difference of two values, with the bounds of its interval; NaN where there is none."""
 
     value: float
     low: float
@@ -86,7 +86,7 @@ class ExperimentReport:
     # In which settings the scale differs from the paper's, as words.
     departs: str = ""
     settings: Mapping[str, object]
-    # Those that the table of methods shows.
+    # The statistics that the table of methods shows.
     statistics: tuple[str, ...] = ALWAYS
     # Smallest area first; none where no curve scores the experiment.
     methods: tuple[MethodRow, ...]
@@ -125,7 +125,7 @@ class SuiteReport:
     members: tuple[str, ...]
     # The members' headings.
     labels: Mapping[str, str]
-    # By statistic.
+    # The rows of each statistic's table.
     tables: Mapping[str, tuple[SuiteRow, ...]]
     claims: tuple[ClaimRow, ...]
     judged_by: Provenance
@@ -167,7 +167,7 @@ class ComparisonReport:
     paired: bool
     differ_in: tuple[str, ...]
     same_code: bool
-    # Of the intervals.
+    # The confidence level of the intervals.
     level: float
     statistics: Mapping[str, ComparisonRow]
     sentence: str = ""

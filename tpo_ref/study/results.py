@@ -25,7 +25,7 @@ from tpo_ref.study.protocol import Settings
 FORMAT = 1
 DIGEST_LENGTH = 10
 GIT_SECONDS = 10
-# What an incomplete record is said to lack: how the unit was made, and what it is the result of.
+# Fields whose absence makes a record incomplete: how the unit was made, and the identity of the result.
 ORIGIN_FIELDS = ("commit", "versions", "machine", "device", "seconds", "resumed")
 KEY_FIELDS = ("experiment", "method", "settings", "seeds", "device")
 # What every run computes with; an experiment names the others.
@@ -46,7 +46,7 @@ class PlainKey:
 
 @dataclass(frozen=True)
 class Key:
-    """What a result is the result of. Equal keys mean equal arrays, on the same machine and versions."""
+    """The identity of a result. Equal keys mean equal arrays, on the same machine and versions."""
 
     experiment: str
     method: str
@@ -107,7 +107,7 @@ class Result:
     record: Record
 
 
-# By method.
+# The result of each method.
 StoredResults = Mapping[str, Result]
 
 
@@ -119,7 +119,7 @@ def save(
     resumed: bool = False,
     origin: Provenance | None = None,
 ) -> Result:
-    """Store a finished unit. The json is written last: where it stands, the arrays stand whole.
+    """Store a finished unit. The json is written last: if it exists, the npz is complete.
 
     `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed. `origin` is what
     `provenance()` was at its start, None for the present one: the files may have changed since they were loaded.

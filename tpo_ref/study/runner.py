@@ -59,7 +59,7 @@ def ensure(request: Request, progress: MethodProgress = lambda method, count, to
     units = {key.method: _load(request, key) for key in keys}
     if not all(units.values()):
         _check_runnable(request)
-        # A folder that cannot be written is better known before the work than after it.
+        # Check that the folder is writable before the computation starts.
         files.check_writable(request.out)
     results: dict[str, Result] = {}
     for key in keys:
@@ -93,7 +93,7 @@ def _check_runnable(request: Request) -> None:
 
 
 def _load(request: Request, key: Key) -> Result | None:
-    """The stored unit, once it is known to hold what the experiment draws."""
+    """The stored unit, after a check that it has every array of the panels."""
     result = storage.load(request.out, key)
     absent = {panel.array for panel in request.experiment.panels} - set(result.arrays if result else ())
     if result is not None and absent:

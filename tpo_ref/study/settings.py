@@ -1,4 +1,4 @@
-"""The settings classes of all experiments by name, as the first version had them: ask the experiment's own package."""
+"""Settings classes under their old import path; import them from the experiment's package instead."""
 
 from __future__ import annotations
 

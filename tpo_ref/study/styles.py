@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Style:
-    """Label, colour (Okabe and Ito's palette), dash pattern; an oracle is shown the label, and competes with nobody."""
+    """Label, colour (Okabe and Ito's palette), dash pattern; an oracle is shown the label, and left out of rankings."""
 
     label: str
     colour: str
@@ -70,7 +70,7 @@ STYLES: dict[str, Style] = {
 }
 
 
-# For a method that nobody gave a style: its name chooses among these.
+# Colours and dashes for methods without a style, chosen by a checksum of the name.
 HUES = (PURPLE, DARK_GREEN, BROWN, DARK_VERMILION, DARK_PURPLE, PALE_VERMILION)
 DASHES = (DOTTED, SHORT, LONG, ONE_DOT, TWO_DOTS)
 

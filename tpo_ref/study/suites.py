@@ -117,7 +117,7 @@ def _cell(experiment: Experiment, scale: str, method: str, statistic: str, resul
     if method in results and experiment.score is not None:
         curves = np.asarray(results[method][experiment.score], dtype=float)
         ours = tables.COLUMNS[statistic].estimate(curves)
-    # Beside another task than the paper's its number would only mislead.
+    # The published number is left out where the settings differ from the paper's.
     published = {} if experiment.departs(scale) else experiment.published.get(statistic, {})
     return SuiteCell(ours, published.get(method))
 
@@ -130,7 +130,7 @@ def _text(column: tables.Column, cell: SuiteCell | None, unit: float) -> str:
 
 
 def _own(experiment: Experiment, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The methods that the only name an experiment is wanted by asks for: a suite may want some of them alone."""
+    """The suite's methods, if exactly one named suite, and no direct name, selects the experiment."""
     suites = [suite for suite in registry.SUITES.values() if suite.id in names and experiment.id in suite.members]
     return suites[0].methods if len(suites) == 1 and experiment.id not in names else None
 

@@ -33,8 +33,8 @@ class CompletionTable:
         """What an optimizer step has seen of the newest round, whose groups have numbers of `group` and above."""
         valid = rows.valid.bool()
         old = rows.logp_old
-        made = group_coefficients(old, old, rows.score, rows.group.long(), settings, rows.length, valid)
-        columns = zip(COLUMNS, (rows.score, made.u, made.p_old, made.q), strict=True)
+        coefficients = group_coefficients(old, old, rows.score, rows.group.long(), settings, rows.length, valid)
+        columns = zip(COLUMNS, (rows.score, coefficients.u, coefficients.p_old, coefficients.q), strict=True)
         newest = (rows.group >= group).tolist()
         for name, values in columns:
             column = self.logs["extra"][name]

@@ -23,7 +23,7 @@ def refuse_dropout(model: nn.Module, disable: bool = False) -> None:
     ValueError: dropout: got p=0.1 in 0, expected 0, since two passes would see different policies; set
     lora_dropout=0 or attention_dropout=0, or disable_dropout=True
     """
-    for name, module, attribute in _found(model):
+    for name, module, attribute in _dropouts(model):
         if disable:
             setattr(module, attribute, 0.0)
             continue
@@ -33,7 +33,7 @@ def refuse_dropout(model: nn.Module, disable: bool = False) -> None:
         )
 
 
-def _found(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+def _dropouts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for name, module in model.named_modules():
         for attribute in ("p",) if isinstance(module, torch.nn.modules.dropout._DropoutNd) else RATES:
             rate = getattr(module, attribute, 0.0)

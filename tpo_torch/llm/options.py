@@ -10,7 +10,7 @@ from tpo_torch.llm.layout import BatchLayout
 # TRL's own aggregation of exactly this form: the sum over a completion's tokens, the mean over rows. The level only
 # says that the (absent) ratio is one per sequence, which is what TRL expects with it.
 LOSS_TYPE, LEVEL = "luspo", "sequence"
-# TRL's default, which says nothing to TPO; a test holds it to TRL's class.
+# TRL's default, which TPO ignores; a test compares it with TRL's.
 EPSILON = 0.2
 
 

@@ -63,16 +63,16 @@ class ExactResume:
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Pass and micro-batch to go on at; of a stream, transformers takes all that was read for one pass."""
         trainer: Any = self
-        at: tuple[int, int] = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
+        start: tuple[int, int] = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
         # Counts passes over the data, each with the optimizer step it began before.
         self._pass, self._pass_began, self._in_pass = -1, 0, False
         path = None if self._from is None else self._from / file_name(trainer.args.process_index)
         if path is None or not path.exists():
-            return at
+            return start
         self._pass, self._pass_began = header(path)["pass"]
         self._in_pass = True
         if hasattr(trainer.train_dataset, "__len__") or trainer.args.ignore_data_skip:
-            return at
+            return start
         return self._pass, (trainer.state.global_step - self._pass_began) * trainer.args.gradient_accumulation_steps
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
@@ -153,8 +153,8 @@ class ExactResume:
         sampler = getattr(self, "_sampler", None)
         if sampler is not None and "sampler.began" in state["tensors"]:
             epoch = trainer.state.epoch or 0.0
-            at = "sampler.now" if abs(epoch - round(epoch)) < EPOCH_TOLERANCE else "sampler.began"
-            sampler.generator.set_state(state["tensors"][at])
+            name = "sampler.now" if abs(epoch - round(epoch)) < EPOCH_TOLERANCE else "sampler.began"
+            sampler.generator.set_state(state["tensors"][name])
 
     def restore(self) -> None:
         """Put back what a checkpoint kept; called once, after transformers has reset its counters."""
@@ -187,8 +187,8 @@ class ExactResume:
         for mode, lists in state["metrics"].items():
             for name, values in lists.items():
                 trainer._metrics[mode][name] = list(values)
-        for name, kept in state["logs"].items():
-            _refill(trainer._logs[name], kept)
+        for name, entries in state["logs"].items():
+            _refill(trainer._logs[name], entries)
         more = {name.removeprefix("extra."): t.to(device) for name, t in tensors.items() if name.startswith("extra.")}
         self.load_extra_state(more, state["extra"])
 
@@ -240,9 +240,9 @@ def _listed(log: Any) -> Any:
     return list(log) if isinstance(log, deque) else {name: list(values) for name, values in log.items()}
 
 
-def _refill(log: Any, kept: Any) -> None:
+def _refill(log: Any, entries: Any) -> None:
     if isinstance(log, deque):
-        log.extend(kept)
+        log.extend(entries)
     else:
-        for name, values in kept.items():
+        for name, values in entries.items():
             log[name].extend(values)

@@ -68,16 +68,18 @@ def run(
         state.load(checkpoint)
     else:
         state.evaluate()
-    saved = state.update
+    last_save = state.update
     while True:
         context.progress(state.update, settings.updates)
         if state.update == settings.updates:
             return state.curves
         state.train(settings.eval_every)
         state.evaluate()
-        if checkpoint is not None and (state.update - saved >= CHECKPOINT_EVERY or state.update == settings.updates):
+        if checkpoint is not None and (
+            state.update - last_save >= CHECKPOINT_EVERY or state.update == settings.updates
+        ):
             state.save(checkpoint)
-            saved = state.update
+            last_save = state.update
 
 
 class MnistTraining:

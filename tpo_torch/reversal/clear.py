@@ -114,7 +114,7 @@ def clear_logp(net: CausalTransformer, prompts: Tensor, answers: Tensor) -> Tens
     """
     horizon = prompts.shape[1]
     sequences = torch.cat([prompts.unsqueeze(1).expand_as(answers), answers], -1).flatten(0, 1)
-    # The token after the last one is nobody's.
+    # The prediction after the last token is left out.
     policy = clear_policy(net, sequences[:, :-1])[:, horizon - 1 :]
     return policy.gather(-1, answers.flatten(0, 1).unsqueeze(-1)).view(answers.shape)
 

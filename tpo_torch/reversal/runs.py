@@ -29,7 +29,7 @@ DEFAULT = Context()
 # wait for an interruption; a killed run loses at most a block more than lies between two checkpoints.
 BLOCK, BLOCK_SECONDS = 25, 2.0
 CHECKPOINT_SECONDS = 30.0
-# What a clock can tell from nothing, in seconds.
+# Smallest duration, in seconds, by which a block's episodes are divided.
 CLOCK = 1e-3
 
 
@@ -63,7 +63,7 @@ def run(
     curves: Arrays = {}
     if checkpoint is not None and checkpoint.exists():
         curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])
-    saved, block = time.monotonic(), 1
+    last_save, block = time.monotonic(), 1
     with _shared_cores(len(stacks)) as each:
         while True:
             episode = next(iter(curves.values())).shape[1] if curves else 0
@@ -76,9 +76,9 @@ def run(
             new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
             curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
             block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - start, CLOCK))))
-            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if checkpoint is not None and time.monotonic() - last_save > CHECKPOINT_SECONDS:
                 checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
-                saved = time.monotonic()
+                last_save = time.monotonic()
 
 
 def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def _stop(curves: Arrays, settings: ReversalSettings) -> int | None:
         return None
     below = curves["error"].mean(0) < settings.stop_below
     # The number of episodes in a row, counted anew after each that is not below.
-    since = np.arange(1, len(below) + 1) - np.maximum.accumulate(np.where(below, 0, np.arange(1, len(below) + 1)))
-    reached = np.flatnonzero(since >= STOP_COUNT)
+    streak = np.arange(1, len(below) + 1) - np.maximum.accumulate(np.where(below, 0, np.arange(1, len(below) + 1)))
+    reached = np.flatnonzero(streak >= STOP_COUNT)
     return int(reached[0]) + 1 if len(reached) else None
 
 

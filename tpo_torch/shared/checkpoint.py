@@ -58,17 +58,17 @@ def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> di
     """
     arrays = files.read_arrays(path)
     _same_run(path, arrays, identity)
-    needed = {name for number, stack in enumerate(stacks) for name in _names(number, stack)}
-    if not needed <= set(arrays):
-        raise ValueError(f"{path}: lacks {', '.join(sorted(needed - set(arrays)))}; delete it and run again")
+    names = {name for number, stack in enumerate(stacks) for name in _names(number, stack)}
+    if not names <= set(arrays):
+        raise ValueError(f"{path}: lacks {', '.join(sorted(names - set(arrays)))}; delete it and run again")
     for number, stack in enumerate(stacks):
         state = stack.optimizer.state_dict()
         with torch.no_grad():
             for i, parameter in enumerate(stack.net.parameters()):
-                saved = torch.from_numpy(arrays[f"{number}:parameter:{i}"])
-                if saved.shape != parameter.shape:
+                values = torch.from_numpy(arrays[f"{number}:parameter:{i}"])
+                if values.shape != parameter.shape:
                     raise ValueError(f"{path}: holds a parameter of another shape; delete it and run again")
-                parameter.copy_(saved)
+                parameter.copy_(values)
                 moments = _moments(stack.optimizer, parameter)
                 state["state"][i] = {name: torch.from_numpy(arrays[f"{number}:{name}:{i}"]) for name in moments}
         stack.optimizer.load_state_dict(state)
@@ -92,14 +92,14 @@ def _same_run(path: Path, arrays: Arrays, identity: Mapping[str, Any]) -> None:
     if IDENTITY not in arrays:
         raise ValueError(f"{path}: is no checkpoint of a run; choose another path, or delete it")
     try:
-        stored = json.loads(str(arrays[IDENTITY]))
+        record = json.loads(str(arrays[IDENTITY]))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: does not say which run it belongs to ({error}); delete it and run again") from error
     now = json.loads(json.dumps(identity))
     differing = [
-        f"{name} = {stored.get(name)!r} there, {now.get(name)!r} here"
-        for name in sorted(stored.keys() | now.keys())
-        if stored.get(name) != now.get(name)
+        f"{name} = {record.get(name)!r} there, {now.get(name)!r} here"
+        for name in sorted(record.keys() | now.keys())
+        if record.get(name) != now.get(name)
     ]
     if differing:
         raise ValueError(f"{path}: is the checkpoint of another run ({'; '.join(differing)}); delete it or move it")

@@ -103,8 +103,8 @@ class Mnist:
         for part in ("train", "test"):
             _check_part(part, getattr(self, f"{part}_images"), getattr(self, f"{part}_labels"))
         if self.train_images.shape[1] != self.test_images.shape[1]:
-            got = (self.train_images.shape[1], self.test_images.shape[1])
-            raise ValueError(f"images: got {got} pixels in training and test images, expected the same number")
+            widths = (self.train_images.shape[1], self.test_images.shape[1])
+            raise ValueError(f"images: got {widths} pixels in training and test images, expected the same number")
 
     @property
     def pixels(self) -> int:
@@ -256,8 +256,8 @@ def _parse(file: DataFile, raw: bytes) -> Bytes:
 def _check_part(part: str, images: Any, labels: Any) -> None:
     for name, x, axes in ((f"{part}_images", images, 2), (f"{part}_labels", labels, 1)):
         if not isinstance(x, np.ndarray) or x.dtype != np.uint8:
-            got = getattr(x, "dtype", type(x).__name__)
-            raise TypeError(f"{name}: got {got}, expected a uint8 array; use np.asarray(x, np.uint8)")
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise TypeError(f"{name}: got {kind}, expected a uint8 array; use np.asarray(x, np.uint8)")
         if x.ndim != axes or x.size == 0:
             expected = "(N, pixels)" if axes > 1 else "(N,)"
             raise ValueError(f"{name}: got shape {x.shape}, expected {expected} with N at least 1")

@@ -1,4 +1,4 @@
-"""The runs of `tabular`, compiled and parallel over seeds: same names, same draws, the algebra done in advance."""
+"""The runs of `readable`, compiled and parallel over seeds: same names, same draws, the algebra done in advance."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LARGEST_CHUNK = 16
 
 
 def single_context(method: str, settings: SingleContext, seeds: Sequence[int], threads: int | None = None) -> Curves:
-    """`tabular.single_context`, from counts per arm.
+    """`readable.single_context`, from counts per arm.
 
     Paper: Fig. 2
 
     With n_a draws of arm a, PG, DG and GRPO are w − πΣw, w_a = (n_a/B)·A_a·gate_a; TPO is softmax(z + u) − π.
 
-    Args: as `tabular.single_context`; threads, all cores when None.
-    Returns, Raises: as `tabular.single_context`; the same bits whatever the number of threads.
+    Args: as `readable.single_context`; threads, all cores when None.
+    Returns, Raises: as `readable.single_context`; the same bits whatever the number of threads.
 
     >>> float(single_context("pg", SingleContext(arms=10, steps=3), seeds=[0])["error"][0, 0].round(4))
     0.9
@@ -55,14 +55,14 @@ def single_context(method: str, settings: SingleContext, seeds: Sequence[int], t
 
 
 def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], threads: int | None = None) -> Curves:
-    """`tabular.many_contexts`, from β(p) and the gaps to the correct logit.
+    """`readable.many_contexts`, from β(p) and the gaps to the correct logit.
 
     Paper: Fig. 3
 
     Every direction is β(p)·v (App. B), so p, β and ‖v‖² of each context are all that a step needs.
 
-    Args: as `tabular.many_contexts`; threads, all cores when None.
-    Returns, Raises: as `tabular.many_contexts`; the same bits whatever the number of threads.
+    Args: as `readable.many_contexts`; threads, all cores when None.
+    Returns, Raises: as `readable.many_contexts`; the same bits whatever the number of threads.
 
     >>> many_contexts("tpo", ManyContexts(contexts=5, steps=3), seeds=[0, 1])["error"].shape
     (2, 3)
@@ -81,14 +81,14 @@ def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], thr
 def sampled_candidates(
     method: str, settings: SampledCandidates, seeds: Sequence[int], threads: int | None = None
 ) -> Curves:
-    """`tabular.sampled_candidates`, from the number of successes in a group.
+    """`readable.sampled_candidates`, from the number of successes in a group.
 
     Paper: Alg. 1
 
     With binary scores a group has one tilt, λ_m = exp(K/(η√(m(K − m)))), and every g_i is affine in π(a_i).
 
-    Args: as `tabular.sampled_candidates`; threads, all cores when None.
-    Returns, Raises: as `tabular.sampled_candidates`; the same bits whatever the number of threads.
+    Args: as `readable.sampled_candidates`; threads, all cores when None.
+    Returns, Raises: as `readable.sampled_candidates`; the same bits whatever the number of threads.
 
     >>> sampled_candidates("tpo_ratio", SampledCandidates(arms=10, steps=3), seeds=[0])["error"].shape
     (1, 3)
@@ -98,14 +98,14 @@ def sampled_candidates(
 
 
 def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | None = None) -> Curves:
-    """`tabular.needle`, from the number of successes in a group.
+    """`readable.needle`, from the number of successes in a group.
 
     Paper: Fig. 8
 
     As `sampled_candidates`, with a plain step.
 
-    Args: as `tabular.needle`; threads, all cores when None.
-    Returns, Raises: as `tabular.needle`; the same bits whatever the number of threads.
+    Args: as `readable.needle`; threads, all cores when None.
+    Returns, Raises: as `readable.needle`; the same bits whatever the number of threads.
 
     >>> needle("grpo", Needle(horizon=2, steps=3), seeds=[0])["error"].shape
     (1, 3)

@@ -131,14 +131,14 @@ def run(arguments: list[str]) -> int:
             )
         )
     except BrokenPipeError:
-        # The reader of our output, `head` say, has seen enough; nothing may be flushed into the closed pipe at exit.
+        # The reader of standard output, such as `head`, has closed the pipe; nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, Unavailable) as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        # Ctrl-C reaches every launched process, and one line is enough.
+        # Ctrl-C reaches every launched process; only the first prints.
         if is_first_process():
             print(
                 "tpo: interrupted; finished units are kept, run the same command without --fresh to go on",
@@ -160,5 +160,5 @@ def arrange(arguments: list[str], names: Collection[str]) -> list[str]:
 
 
 def _speaker() -> str:
-    """Who reports an error: of several launched processes, one that is not the first says which it is."""
+    """The prefix of an error message: with the process number, unless this is the first process."""
     return "tpo" if is_first_process() else f"tpo, process {process_number()}"

@@ -59,7 +59,7 @@ def entries() -> list[ExperimentEntry | SuiteEntry]:
 
 
 def experiment_table(whole: bool = False) -> list[list[str]]:
-    """Header and a row per experiment; those that a suite's name announces only in the whole of it."""
+    """Header and a row per experiment; members with their suite's name as prefix only where `whole`."""
     suites = registry.SUITES.values()
     experiments = [e for e in registry.EXPERIMENTS.values() if whole or not any(_is_folded(e, s) for s in suites)]
     head = ["id", "paper", "title", "smoke", "cpu", "paper scale", "needs"]

@@ -10,7 +10,7 @@ import sys
 from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.errors import DISTRIBUTION
 
-# Long enough to meet a thread that is about to finish, too short to starve one that is not running.
+# Spin count of OpenMP threads: covers short waits, but does not occupy a core that other work needs.
 SPINS = "4000"
 # GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -37,10 +37,10 @@ def _main(arguments: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     _keep_freed_memory()
     try:
-        # It needs the libraries that were just looked for.
+        # `commands` imports tyro, whose presence was checked above.
         from tpo_ref.study.cli import commands
     except (ImportError, ValueError) as error:
-        # A package that adds commands does not load.
+        # Raised where the entry point of another package cannot be loaded.
         print(f"tpo: {error}", file=sys.stderr)
         return USAGE_ERROR
 

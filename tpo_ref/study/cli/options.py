@@ -41,6 +41,6 @@ class Options(Choices):
     as_json: Json = False
 
 
-# Their names stand beside those of the command, without a prefix.
+# An empty name keeps tyro from prefixing these options with `choices.`.
 CommonOptions = Annotated[Options, tyro.conf.arg(name="")]
 DEFAULTS = Options()

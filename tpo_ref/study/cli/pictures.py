@@ -43,7 +43,7 @@ def draw_health(request: Request, units: StoredResults, folder: Path, suffix: st
 
 
 def has_health(request: Request, units: StoredResults) -> bool:
-    """Whether there is such a figure."""
+    """Whether any method has arrays of the anchor's health."""
     return figures.has_health(request.experiment, arrays(units))
 
 
@@ -57,7 +57,7 @@ def draw_suite(suite: Suite, selection: Selection, units: MemberUnits, folder: P
 
 
 def limits(request: Request) -> tuple[str, ...]:
-    """What a request says beside experiment and scale, as names of files say it."""
+    """The methods and the number of seeds of a request, as parts of a file name."""
     return Choices(request.methods, request.seeds).limits
 
 
@@ -80,7 +80,7 @@ def _health(ids: tuple[str, ...], selection: Selection, units: MemberUnits, fold
     ]
     if not paths:
         raise ValueError(
-            f"--health: got {', '.join(ids)}, expected an experiment with grouped methods on token reversal"
+            f"--health: got {', '.join(ids)}, expected an experiment that has arrays of the anchor's health"
         )
     return paths
 

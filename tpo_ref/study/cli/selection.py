@@ -1,4 +1,4 @@
-"""What a command was asked for: its experiments and suites, their results, and the reports of these."""
+"""The experiments and suites that a command's arguments select, with their results and reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Selection:
 
 
 def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
-    """What names stand for, without any all there is; ValueError for a name or method that does not exist."""
+    """The selection for these names, everything registered where no name is given.
+
+    Raises: ValueError for a name or method that does not exist.
+    """
     parts, chosen_suites = suites.expand(ids, choices.methods)
     requests = tuple(
         Request(part.experiment, choices.scale, part.methods, choices.seeds, choices.device, choices.out, fresh)
@@ -42,7 +45,7 @@ def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selec
 
 
 def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
-    """What names stand for; ValueError for none too."""
+    """As `select`, but ValueError where no name is given."""
     if not ids:
         options = ", ".join((*registry.EXPERIMENTS, *registry.SUITES))
         raise ValueError(f"ids: got none, expected at least one of {options}")
@@ -50,7 +53,10 @@ def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> 
 
 
 def units(request: Request) -> dict[str, Result]:
-    """Every requested unit, run with a progress bar where it is missing; says so when other code made it."""
+    """Every requested unit, run with a progress bar where it is missing.
+
+    Warns on standard error where another commit or version made it.
+    """
     with show.progress(request.experiment.id) as advance:
         stored = ensure(request, advance)
     now = results.provenance(request.experiment.libraries)

@@ -41,7 +41,7 @@ def progress(name: str) -> Iterator[MethodProgress]:
 
 
 class _Console(Console):
-    """A console that lets a reader's early end be seen: rich's own leaves with the code of a failed claim."""
+    """A console that raises BrokenPipeError where rich would exit with 1, the code of a failed claim."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -64,6 +64,6 @@ def print_json(content: object) -> None:
 
 
 def print_lines(lines: Iterable[object]) -> None:
-    """One thing a line."""
+    """Print each item on its own line."""
     for line in lines:
         print(line)

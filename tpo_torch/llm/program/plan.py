@@ -15,7 +15,7 @@ from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings.sections import RunSettings, launcher_file
 from tpo_torch.llm.target import TargetSettings
 
-# TRL's name of what follows from the settings here, and the words with which a layout begins its advice.
+# The TRL option that is computed from `prompts`, and the start of a layout's advice.
 DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
 TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings))
 
@@ -91,7 +91,7 @@ def accumulation(settings: RunSettings, processes: int) -> int:
 
 
 def layout_error(error: ValueError, micro_batches: int) -> ValueError:
-    """The same error; where it advises to change what follows from prompts here, with advice that can be followed."""
+    """The error, its advice replaced where it names gradient_accumulation_steps, which users cannot set here."""
     if DERIVED not in str(error):
         return error
     what = str(error).split(ADVICE)[0].replace(DERIVED, "micro-batches per optimizer step")

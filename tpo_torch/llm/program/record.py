@@ -23,7 +23,7 @@ NEEDED = ("name", "model", "task", "method")
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a run keeps what.
+    """Paths of the files in the folder of a run.
 
     Args: path, OUT/llm/NAME-METHOD.
     """
@@ -42,7 +42,7 @@ class Folder:
 
     @property
     def checkpoints(self) -> Path:
-        """What a killed run goes on from."""
+        """The folder of checkpoints, which a killed run goes on from."""
         return self.path / "checkpoints"
 
     @property
@@ -103,12 +103,12 @@ class Folder:
     def begin(self, settings: RunSettings, layout: str, fresh: bool) -> None:
         """Make the folder and its record; with `fresh`, without what was there."""
         if fresh:
-            # A folder without a record may hold what is none of ours.
+            # A folder without a record may belong to another program; leave its files.
             _remove(self.path if self.record.exists() else self.checkpoints)
         self._write(settings, layout, RUNNING, {})
 
     def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any]) -> None:
-        """Mark the run as finished, with what it came to."""
+        """Mark the run as finished, with its final figures."""
         self._write(settings, layout, FINISHED, outcome)
 
     def log(self, history: Iterable[Mapping[str, Any]]) -> None:

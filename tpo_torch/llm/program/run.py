@@ -48,7 +48,7 @@ def train(plan: Plan, say: Say = print) -> None:
         # Several processes without an accelerator find each other only if they are told that they have none.
         state = PartialState(cpu=settings.trainer.get("use_cpu", without_gpu()))
         tell: Say = say if state.is_main_process else lambda text: None
-        # Launchers other than torch's count processes in variables of their own, which only PartialState knows.
+        # Checked again with the number of processes that accelerate counts, in variables of other launchers too.
         micro_batches = accumulation(settings, state.num_processes)
         model = None if settings.model == TINY else pretrained.locate(settings.model)
         arguments = build_arguments(settings, folder.checkpoints, micro_batches)
@@ -94,7 +94,7 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
             model=model, reward_funcs=list(task.rewards), args=arguments, train_dataset=task.train, peft_config=lora
         )
     except RuntimeError as error:
-        # So transformers says that what should take the log is not there.
+        # transformers raises RuntimeError where a `report_to` service is not installed.
         if ABSENT not in str(error):
             raise
         raise Unavailable(f"trainer.report_to: {error}") from error

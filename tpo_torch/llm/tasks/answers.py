@@ -33,8 +33,8 @@ def text_of(completion: Any) -> str:
     if isinstance(completion, dict):
         completion = [completion]
     if not isinstance(completion, Sequence) or not all(isinstance(message, dict) for message in completion):
-        got = type(completion).__name__
-        raise TypeError(f"completion: got {got}, expected a string or a list of messages {{'role', 'content'}}")
+        kind = type(completion).__name__
+        raise TypeError(f"completion: got {kind}, expected a string or a list of messages {{'role', 'content'}}")
     contents = [message.get("content") for message in completion if message.get("role", "assistant") == "assistant"]
     return _content(contents[-1]) if contents else ""
 

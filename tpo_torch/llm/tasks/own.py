@@ -136,8 +136,8 @@ def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]
 def _rows(path: Path, split: str, rows: Any) -> list[Row]:
     where = f"{path}: dataset({split!r}, …)"
     if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows) or not rows:
-        got = f"{len(rows)} items" if isinstance(rows, Sequence) else type(rows).__name__
-        raise TypeError(f"{where} returned {got}, expected a list of at least one dict, each with a 'prompt'")
+        content = f"{len(rows)} items" if isinstance(rows, Sequence) else type(rows).__name__
+        raise TypeError(f"{where} returned {content}, expected a list of at least one dict, each with a 'prompt'")
     return [{**row, "prompt": _chat(where, row)} for row in rows]
 
 
@@ -198,8 +198,8 @@ def _one_each(path: Path, name: str, answer: Any, count: int, fits: Callable[[An
     is_list = isinstance(plain, Iterable) and not isinstance(plain, (str, bytes, Mapping))
     values = list(plain) if is_list else []
     if not is_list or len(values) != count:
-        got = f"{len(values)} values" if is_list else type(answer).__name__
-        raise TypeError(f"{path}: {name} returned {got}, expected a list of {count}, {what} for each completion")
+        content = f"{len(values)} values" if is_list else type(answer).__name__
+        raise TypeError(f"{path}: {name} returned {content}, expected a list of {count}, {what} for each completion")
     if not all(fits(value) for value in values):
         bad = next(value for value in values if not fits(value))
         raise TypeError(f"{path}: {name} returned {bad!r} for a completion, expected {what}")

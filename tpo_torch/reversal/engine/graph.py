@@ -34,19 +34,19 @@ class Captured:
             return self._episode(draws)
 
     def _episode(self, draws: Draws) -> Figures:
-        held = self._held(draws)
+        inputs = self._inputs(draws)
         self.episodes += 1
         if self.episodes <= WARM_UP:
-            return self._aside(held)
+            return self._aside(inputs)
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.figures = self.update(held)
+                self.figures = self.update(inputs)
         self.graph.replay()
         # The next replay writes into the same memory.
         return {name: figure.clone() for name, figure in self.figures.items()}
 
-    def _held(self, draws: Draws) -> Draws:
+    def _inputs(self, draws: Draws) -> Draws:
         """The draws in the memory that the recording reads."""
         parts = (draws.prompts, draws.uniforms, draws.more)
         if self.draws is None:

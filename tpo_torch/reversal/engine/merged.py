@@ -47,13 +47,13 @@ class MergedLayout:
         self.masks, self.queries, self.back = zip(every, last, strict=True)
 
     def attend(self, layer: int, q: Tensor, kv: Tensor) -> Tensor:
-        """Attention within each block; in the last layer only the predicting nodes ask."""
+        """Attention within each block; in the last layer only the predicting nodes have queries."""
         last = layer == LAYERS - 1
         cache = None if self.caches is None else self.caches[layer]
-        read: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+        output: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
             q, kv, self.queries[last], self.keys, self.back[last], self.masks[last], cache
         )
-        return read
+        return output
 
     def narrow(self, x: Tensor) -> Tensor:
         """The nodes from the prompts' last tokens on."""
@@ -75,20 +75,20 @@ class _Attention(torch.autograd.Function):
         k, v = both if cache is None else cache.extended(both)
         query = q.view(-1, HEAD_WIDTH).index_select(0, queries).view(blocks, -1, HEAD_WIDTH)
         weights = torch.softmax(torch.baddbmm(mask, query, k.mT, alpha=SCALE), -1)
-        read = torch.bmm(weights, v)
+        output = torch.bmm(weights, v)
         ctx.save_for_backward(query, both, weights, queries, keys, back)
         ctx.kv_shape = kv.shape
-        return read.view(-1, HEAD_WIDTH).index_select(0, back).view(q.shape)
+        return output.view(-1, HEAD_WIDTH).index_select(0, back).view(q.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, both, weights, queries, keys, back = ctx.saved_tensors
         k, v = both
-        d_read = torch.zeros_like(query)
-        d_read.view(-1, HEAD_WIDTH).index_copy_(0, back, grad.reshape(-1, HEAD_WIDTH))
+        d_output = torch.zeros_like(query)
+        d_output.view(-1, HEAD_WIDTH).index_copy_(0, back, grad.reshape(-1, HEAD_WIDTH))
         d_both = torch.empty_like(both)
-        torch.bmm(weights.mT, d_read, out=d_both[1])
-        d_scores = torch._softmax_backward_data(torch.bmm(d_read, v.mT), weights, -1, weights.dtype)
+        torch.bmm(weights.mT, d_output, out=d_both[1])
+        d_scores = torch._softmax_backward_data(torch.bmm(d_output, v.mT), weights, -1, weights.dtype)
         d_query = torch.bmm(d_scores, k).mul_(SCALE)
         torch.bmm(d_scores.mT, query, out=d_both[0]).mul_(SCALE)
         d_q = _summed(d_query, queries, grad.numel()).view(grad.shape)
@@ -131,8 +131,8 @@ class _Alone:
         new = kv.view(-1, 2, HEADS, HEAD_WIDTH).permute(1, 2, 0, 3).reshape(2, -1, 1, HEAD_WIDTH)
         k, v = self.caches[layer].extended(new).unbind(0)
         query = q.view(-1, HEADS, HEAD_WIDTH).transpose(0, 1).reshape(-1, 1, HEAD_WIDTH)
-        read = torch.bmm(torch.softmax(torch.bmm(query, k.mT).mul_(SCALE), -1), v)
-        return read.view(HEADS, -1, HEAD_WIDTH).transpose(0, 1).reshape(q.shape)
+        output = torch.bmm(torch.softmax(torch.bmm(query, k.mT).mul_(SCALE), -1), v)
+        return output.view(HEADS, -1, HEAD_WIDTH).transpose(0, 1).reshape(q.shape)
 
     def narrow(self, x: Tensor) -> Tensor:
         """Every node predicts."""
@@ -161,16 +161,16 @@ def generate(net: CausalTransformer, draws: Draws) -> Rollout:
     row, alone = node, answers == 1
     above = Above(torch.zeros(batch, len(policy), dtype=torch.int64), trunk.sees[:, -1:])
     levels: list[tuple[Tensor, Tensor]] = []
-    tokens, others, predicting, before, count = [], [], [], 0, len(policy)
+    tokens, others, predicting, offset, count = [], [], [], 0, len(policy)
     for t in range(horizon):
         tokens.append(sample(policy[row], uniforms[..., t]))
         if more.shape[-1] > 0:
             # Further tokens are drawn only where a prompt has one answer.
             others.append(sample(policy[row[:, :1]], more[:, t]))
-        predicting.append(node + before)
+        predicting.append(node + offset)
         if t == horizon - 1:
             break
-        before += count
+        offset += count
         token, parent, node = distinct(count, node, tokens[-1], net.vocab)
         levels.append((token, parent))
         count = len(token)

@@ -42,7 +42,7 @@ METRICS = (
 
 
 class ReversalTraining:
-    """A run of one method for some seeds that train together. Arguments as `reversal.run`; device as torch's own."""
+    """A run of one method for some seeds that train together. Arguments as `reversal.runs.run`; device is torch's."""
 
     def __init__(self, method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> None:
         self.method: Method = resolve(method)

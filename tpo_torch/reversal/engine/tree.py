@@ -73,11 +73,11 @@ def level_below(tokens: Tensor, place: int, parent: Tensor, node: Tensor, above:
     tokens and parent (n,) of the nodes; node (B, K), those of the candidates.
     """
     blocks, _, width = above.sees.shape
-    held = torch.zeros(blocks, len(tokens), dtype=torch.bool)
-    held[torch.arange(blocks).unsqueeze(1), node] = True
-    column = held.cumsum(1) - 1
+    membership = torch.zeros(blocks, len(tokens), dtype=torch.bool)
+    membership[torch.arange(blocks).unsqueeze(1), node] = True
+    column = membership.cumsum(1) - 1
     wide = int(column[:, -1].max()) + 1
-    block, member = held.nonzero().unbind(1)
+    block, member = membership.nonzero().unbind(1)
     at = column[block, member]
     # Every slot sees itself, an empty one too: a row of a softmax needs something to see.
     eye = torch.eye(wide, dtype=torch.bool).expand(blocks, -1, -1)
@@ -85,7 +85,7 @@ def level_below(tokens: Tensor, place: int, parent: Tensor, node: Tensor, above:
     deeper[block, at, :width] = above.sees[block, above.column[block, parent[member]]]
     slots = torch.zeros(blocks, wide, dtype=torch.int64)
     slots[block, at] = member
-    first = held.to(torch.uint8).argmax(0)
+    first = membership.to(torch.uint8).argmax(0)
     own = column[first, torch.arange(len(tokens))]
     return Nodes(tokens, torch.full_like(tokens, place), first, own, slots, deeper), Above(column, deeper)
 
@@ -115,27 +115,27 @@ def joined(trunk: Nodes, levels: list[tuple[Tensor, Tensor]]) -> Nodes:
     sizes = torch.tensor([len(part) for part in tokens])
     offsets = _starts(sizes).tolist()
     slots, width = [trunk_slots], horizon
-    block, column, seen = [_first(trunk_slots, len(trunk.tokens))], [trunk.column], []
+    block, column, leaf_columns = [_first(trunk_slots, len(trunk.tokens))], [trunk.column], []
     for size, ancestor, offset in zip(sizes[1:].tolist(), ancestors, offsets[1:], strict=True):
         new = fresh | _changes(ancestor)
         # Each block numbers the distinct nodes of this level that its leaves descend from.
         number = new.cumsum(0) - 1
         number = number - number[fresh][leaf_block]
         wide = int(number.max()) + 1
-        held = torch.zeros(blocks, wide, dtype=torch.int64)
-        held[leaf_block, number] = ancestor
-        slots.append(held + offset)
+        nodes = torch.zeros(blocks, wide, dtype=torch.int64)
+        nodes[leaf_block, number] = ancestor
+        slots.append(nodes + offset)
         own = torch.full((size,), blocks * wide).scatter_reduce_(0, ancestor, leaf_block * wide + number, "amin")
         block.append(own // wide)
         column.append(own % wide + width)
-        seen.append(number + width)
+        leaf_columns.append(number + width)
         width += wide
     sees = torch.zeros(blocks, width, width, dtype=torch.bool)
     sees[:, :horizon, :horizon] = trunk.sees[0]
     sees[:, horizon:, :horizon] = True
     sees.diagonal(dim1=1, dim2=2).fill_(True)
     # What a parent sees its children see, level after level.
-    for parent, own_column in itertools.pairwise(seen):
+    for parent, own_column in itertools.pairwise(leaf_columns):
         sees[leaf_block, own_column] |= sees[leaf_block, parent]
     return Nodes(
         torch.cat(tokens),

@@ -29,7 +29,8 @@ from tpo_torch.llm.program.exactness.comparison import Comparison, DoubleTrainer
 from tpo_torch.llm.program.exactness.dense import DenseSettings
 from tpo_torch.llm.program.exactness.task import PROMPTS, tiny_model, tiny_tokenizer
 
-# Above what double precision leaves over two layers and a sum of a hundred tokens, far below any wrong coefficient.
+# Relative tolerance: larger than rounding in double precision, over two layers and a sum of a hundred tokens, and far
+# smaller than the effect of a wrong coefficient.
 TOLERANCE = 1e-10
 LORA = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
 
@@ -126,7 +127,7 @@ class ExactnessReport:
 
     @property
     def holds(self) -> bool:
-        """Whether the two gradients are one; there must have been one."""
+        """Whether the gradients agree; False where no step was compared, or all are zero."""
         return self.largest > 0 and self.difference <= TOLERANCE
 
     def cells(self) -> list[str]:

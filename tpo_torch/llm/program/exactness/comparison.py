@@ -108,14 +108,14 @@ class Comparison(TrainerCallback):  # type: ignore[misc]
         self.generated, self.visited = [], []
         losses = [loss for number, rows in visited.items() for loss in self._losses(number, rows)]
         expected = dense.gradient(self.model, losses)
-        got = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
-        if got.keys() != expected.keys():
-            raise RuntimeError(f"got gradients of {sorted(got)}, expected of {sorted(expected)}")
+        gradients = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
+        if gradients.keys() != expected.keys():
+            raise RuntimeError(f"got gradients of {sorted(gradients)}, expected of {sorted(expected)}")
         self.steps += 1
         # By torch's maximum, which keeps a NaN.
         entries = [g.abs().max() for g in expected.values()]
         self.largest_entry = torch.stack([self.largest_entry, *entries]).max()
-        differences = [(got[name] - g).abs().max() for name, g in expected.items()]
+        differences = [(gradients[name] - g).abs().max() for name, g in expected.items()]
         self.largest_difference = torch.stack([self.largest_difference, *differences]).max()
 
     def _add_rounds(self, generated: Sequence[tuple[int, Completion]]) -> None:

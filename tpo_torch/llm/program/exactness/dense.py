@@ -1,7 +1,8 @@
 """The dense reference of the exactness check: whole groups in one forward pass, and the paper's formulas.
 
 The reference starts from what anybody outside the trainer sees: tokens of prompts and completions, rewards, and the
-settings. It imports torch alone, so that an error of the trainer cannot be repeated here (`test_llm_exactness`).
+settings. It imports torch alone, so that an error of the trainer cannot be repeated here, which
+`tests/llm/test_exactness.py` checks.
 """
 
 from __future__ import annotations

@@ -148,8 +148,8 @@ def quoted(value: object) -> str:
 
 def _check_fixed(section: str, name: str, value: object) -> None:
     if name in FIXED_FIELDS and not (name == "save_only_model" and value is False):
-        got = "a value" if name == SECRET else repr(value)
-        raise ValueError(f"{section}.{name}: got {got}, but {FIXED_FIELDS[name]}")
+        text = "a value" if name == SECRET else repr(value)
+        raise ValueError(f"{section}.{name}: got {text}, but {FIXED_FIELDS[name]}")
     # Also inside model_init_kwargs, which may be JSON text.
     if isinstance(value, (Mapping, str)) and REMOTE in json.dumps(value, default=str):
         raise ValueError(f"{section}.{name}: got {REMOTE}, but {FIXED_FIELDS[REMOTE]}")

@@ -25,7 +25,7 @@ UNNAMED = "CONFIG"
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How the held-out set is looked at.
+    """Settings of the evaluation on the held-out set.
 
     Args: every, optimizer steps between two evaluations (the first and last are always made); size, prompts of the
         held-out set, None for all; samples, answers per prompt behind pass@k, 0 for none; k, the k of pass@k, each up

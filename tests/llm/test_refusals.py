@@ -1,4 +1,4 @@
-"""What `tpo train` refuses without a model: before torch is loaded, and by both doors in the same words."""
+"""What `tpo train` refuses without a model: before a library is loaded, and by both doors in the same words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, LORA_CONFIG, TP
 pytestmark = tiny_llm.FILTERS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+HEAVY = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "reasoning_gym")
 
 # Each case goes through both doors of one process; after each door the libraries loaded so far are noted.
 PROGRAM = """
@@ -83,6 +83,8 @@ CASES: list[tuple[dict[str, str], list[str], str]] = [
     ({}, ["tiny", "task=gsm8k", "task_options.train_sise=3"], "did you mean 'train_size'"),
     ({}, ["tiny", "task=gym:chain_summ"], "did you mean 'chain_sum'"),
     ({}, ["tiny", "task_options.num_colours=3"], "did you mean 'num_colors'"),
+    ({}, ["tiny", "task=knights_knaves", "task_options.n_peopel=3"], "did you mean 'n_people'"),
+    ({}, ["tiny", "task=gym:chain_sum", "task_options.size=3"], "or 'train_size'"),
     ({}, ["tiny", "task=gym:countdown"], "executes the answer"),
     ({}, ["tiny", "task=absent.py"], "no such file"),
     ({}, ["tiny", "method=ppo"], "method: got 'ppo'"),
@@ -122,7 +124,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[int, s
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[" ".join(arguments) for _, arguments, _ in CASES])
-def test_refused_in_one_line_before_torch_is_loaded(number: int, refusals: list[Any]) -> None:
+def test_refused_in_one_line_before_a_library_is_loaded(number: int, refusals: list[Any]) -> None:
     says = CASES[number][2]
     for code, out, err, loaded in refusals[number]:
         assert (code, out) == (2, "")

@@ -66,7 +66,11 @@ TABLE: dict[str, set[str]] = {
     | STUDY,
     "tpo_torch/reversal/engine": {"numpy", "torch", "tpo_torch", "tpo_torch.shared", "tpo_torch.reversal"} | STUDY,
     "tpo_torch/llm": {"numpy", "torch", "tpo_torch", "tpo_torch.shared", *LLM_LIBRARIES} | STUDY,
-    "tpo_torch/llm/tasks": {"numpy", "torch", "tpo_torch", "tpo_torch.shared", *LLM_LIBRARIES} | STUDY,
+    "tpo_torch/llm/tasks": {
+        *("numpy", "torch", "tpo_torch", "tpo_torch.shared", "tpo_torch.llm.source"),
+        *LLM_LIBRARIES,
+    }
+    | STUDY,
     "tpo_torch/llm/program": {
         *("numpy", "torch", "tpo_torch", "tpo_torch.shared", "tpo_torch.llm", "tpo_torch.llm.tasks"),
         *LLM_LIBRARIES,

@@ -7,9 +7,7 @@ that a dataset which a later version brings, or changes, is refused too.
 from __future__ import annotations
 
 import ast
-import inspect
 import os
-from types import ModuleType
 
 EXECUTES = "its scorer executes the answer as code"
 SLOW = "a short answer can keep its scorer busy for hours"
@@ -38,13 +36,14 @@ HASH_VARIABLE = "PYTHONHASHSEED"
 EXECUTING = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "S", "system", "Popen", "__import__"})
 
 
-def refusal(name: str, module: ModuleType) -> str | None:
-    """Why the dataset of that name, defined in that module, must not score a model's text; None where it may.
+def refusal(name: str, source: str) -> str | None:
+    """Why the dataset of that name must not score a model's text; None where it may.
 
-    >>> import json
-    >>> refusal("countdown", json)
+    Args: name; source, of the module which defines the dataset.
+
+    >>> refusal("countdown", "")
     'its scorer executes the answer as code'
-    >>> refusal("another", json) is None
+    >>> refusal("another", "x = 1") is None
     True
     """
     if name in FORBIDDEN_DATASETS:
@@ -53,7 +52,7 @@ def refusal(name: str, module: ModuleType) -> str | None:
         return f"its problems differ from process to process unless {HASH_VARIABLE} is set; set it to 0 and run again"
     if name in HARMLESS:
         return None
-    calls = executing_calls(inspect.getsource(module))
+    calls = executing_calls(source)
     return f"its module calls {', '.join(sorted(calls))}, so its scorer may execute the answer" if calls else None
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from tpo_ref.checks import unknown
+from tpo_torch.llm.tasks import registry
 from tpo_torch.llm.tasks.answers import short, tagged, text_of
 from tpo_torch.llm.tasks.guard import refusal
 from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
@@ -86,16 +85,11 @@ def load(
 
 def check(name: str, options: Iterable[str]) -> None:
     """ValueError for an unknown dataset or option, with the nearest, or a dataset that `guard.refusal` names."""
-    # Imported where needed: Reasoning Gym takes most of a second, which a task of another kind should not cost.
-    from reasoning_gym.factory import DATASETS
-
-    if name not in DATASETS:
-        raise unknown("gym", name, sorted(DATASETS))
-    dataset, config = DATASETS[name]
-    reason = refusal(name, sys.modules[dataset.__module__])
+    dataset = registry.dataset_of(name)
+    reason = refusal(name, dataset.source)
     if reason is not None:
         raise ValueError(f"gym:{name}: {reason}; choose another dataset, or write the task as a file of your own")
-    names = [field.name for field in dataclasses.fields(config) if field.name not in SET_BY_LOAD]
+    names = [option for option in dataset.options if option not in SET_BY_LOAD]
     for option in options:
         if option not in names:
             shared = ("train_size", "eval_size", "seed", "partial", "instruction", "system")
@@ -103,6 +97,7 @@ def check(name: str, options: Iterable[str]) -> None:
 
 
 def _create(name: str, seed: int, size: int, options: dict[str, Any]) -> Any:
+    # Imported where needed: Reasoning Gym takes most of a second, which a task of another kind should not cost.
     import reasoning_gym
 
     try:

@@ -8,14 +8,22 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from tpo_torch.llm.program.settings.fields import COMPUTED, SettingField, class_fields, type_of_annotation
+from tpo_torch.llm.source import (
+    UnexpectedSource,
+    WrittenField,
+    bases_of,
+    class_in,
+    folder_of,
+    text_of,
+    tree_of,
+    written_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,6 @@ LORA_CONFIG = Configuration(
 TRAINER_CONFIGS = {"tpo": TPO_CONFIG, "grpo": GRPO_CONFIG}
 
 
-class UnexpectedSource(Exception):
-    """The source of a class is not where, or not as, this module expects it."""
-
-
 @lru_cache
 def fields_of(configuration: Configuration) -> Mapping[str, SettingField]:
     """The fields which a configuration class takes, by name, without importing it where its source can be read."""
@@ -95,52 +99,26 @@ def imported(configuration: Configuration) -> Any:
 
 def source_fields(configuration: Configuration) -> Mapping[str, SettingField]:
     """The fields as the source of the class and its bases says; UnexpectedSource where it cannot be read."""
-    fields: dict[str, SettingField] = {}
-    for source in configuration.sources:
-        for statement in _definition(source).body:
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                _add_field(fields, statement.target.id, statement)
-    return fields
+    written = written_fields(map(_definition, configuration.sources))
+    return {
+        name: SettingField(type_of_annotation(field.annotation), _default(field)) for name, field in written.items()
+    }
 
 
 def _definition(source: ClassSource) -> ast.ClassDef:
-    spec = importlib.util.find_spec(source.package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UnexpectedSource(f"{source.package}: no folder of sources")
-    path = Path(spec.submodule_search_locations[0]) / source.file
+    path = folder_of(source.package) / source.file
+    definition = class_in(tree_of(path, text_of(path)), source.name)
+    if bases_of(definition) != ([] if source.base is None else [source.base]):
+        raise UnexpectedSource(f"{path}: {source.name} extends {bases_of(definition)}, expected {source.base}")
+    return definition
+
+
+def _default(field: WrittenField) -> object:
+    if field.factory:
+        return COMPUTED
+    if field.default is None:
+        return dataclasses.MISSING
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnexpectedSource(f"{path}: {error}") from error
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == source.name:
-            bases = [ast.unparse(base) for base in node.bases]
-            if bases == ([] if source.base is None else [source.base]):
-                return node
-            raise UnexpectedSource(f"{path}: {source.name} extends {bases}, expected {source.base}")
-    raise UnexpectedSource(f"{path}: no class {source.name}")
-
-
-def _add_field(fields: dict[str, SettingField], name: str, statement: ast.AnnAssign) -> None:
-    """Add the field that an annotated assignment makes; none for a class variable, or one that __init__ leaves out."""
-    if ast.unparse(statement.annotation).startswith(("ClassVar", "typing.ClassVar")):
-        return
-    options: dict[str, ast.expr | None] = {"default": statement.value}
-    if isinstance(statement.value, ast.Call) and ast.unparse(statement.value.func).endswith("field"):
-        options = {str(keyword.arg): keyword.value for keyword in statement.value.keywords}
-    if _literal(options.get("init")) is False:
-        fields.pop(name, None)
-        return
-    if "default_factory" in options:
-        default: object = COMPUTED
-    else:
-        value = options.get("default")
-        default = dataclasses.MISSING if value is None else _literal(value)
-    fields[name] = SettingField(type_of_annotation(statement.annotation), default)
-
-
-def _literal(node: ast.expr | None) -> object:
-    try:
-        return COMPUTED if node is None else ast.literal_eval(node)
+        return ast.literal_eval(field.default)
     except ValueError:
         return COMPUTED

@@ -14,7 +14,7 @@ from tpo_torch.llm import TargetPOConfig, TargetPOTrainer
 # Class of trainer and the options that make it the method.
 METHODS: dict[str, tuple[type[GRPOTrainer], dict[str, Any]]] = {
     "grpo": (GRPOTrainer, {}),
-    "tpo": (TargetPOTrainer, {}),
+    "tpo": (TargetPOTrainer, {"anchor": "policy"}),
     "ratio": (TargetPOTrainer, {"anchor": "ratio"}),
 }
 # A short run that writes nothing and reports to nobody.

@@ -19,7 +19,6 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer
 
-from benchmarks.helpers.trainers import build
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer
 from tpo_torch.llm.program.exactness.task import WORDS
 from tpo_torch.llm.resume import latest
@@ -70,7 +69,9 @@ def gradients(folder: Path, name: str, order: list[int], sharded: bool = False, 
     seen = Gradients()
     options = tiny.arguments(folder / "run", shuffle_dataset=False, **settings)
     GRPOTrainer._get_per_token_logps_and_entropies = tiny.double_head
-    trainer = build(TargetPOTrainer, tiny.model(), tiny.reward, options, prompts, tiny.tokenizer(), callbacks=[seen])
+    trainer = tiny.build(
+        TargetPOTrainer, tiny.model(), tiny.reward, options, prompts, tiny.tokenizer(), callbacks=[seen]
+    )
     trainer._generate_single_turn = fixed_completions.__get__(trainer)
     if sharded:
         shard(trainer)
@@ -103,7 +104,7 @@ def failing(folder: Path, rank: int) -> None:
         return tiny.reward(completions)
 
     options = tiny.arguments(folder / "run", per_device_train_batch_size=2, max_steps=3)
-    build(TargetPOTrainer, tiny.model(), reward, options, tiny.prompts(), tiny.tokenizer()).train()
+    tiny.build(TargetPOTrainer, tiny.model(), reward, options, tiny.prompts(), tiny.tokenizer()).train()
 
 
 # -- resume -----------------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def train(
     """Train, die where told, or go on from the newest checkpoint; figures and weights into the folder at the end."""
     stream, evaluate, sharded = (settings.pop(name, False) for name in ("stream", "evaluate", "sharded"))
     prompts = tiny.prompts()
-    trainer = build(
+    trainer = tiny.build(
         TRAINERS[method],
         tiny.model(dtype=torch.float32),
         tiny.reward,

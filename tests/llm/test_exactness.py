@@ -67,6 +67,8 @@ def test_a_gradient_that_is_no_number_does_not_hold(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_anchor_is_refused_by_the_reference() -> None:
-    settings = dense.DenseSettings(0, 1, mask_truncated=False, anchor="rato", eta=1.0, tau=0.0, anchor_temperature=1.0)
+    settings = dense.DenseSettings(
+        0, 1, mask_truncated=False, anchor="rato", eta=1.0, tau=0.0, anchor_temperature=1.0, divide_by_length=False
+    )
     with pytest.raises(ValueError, match="anchor: got 'rato'"):
         dense.group_loss(*torch.zeros(4, 2), settings)

@@ -210,12 +210,17 @@ def test_one_candidate_is_never_pushed() -> None:
 def test_the_wider_precision_is_kept() -> None:
     wide, narrow = torch.tensor([1.0, 0.0], dtype=torch.double), torch.tensor([0.1, -0.3])
     for logp, scores in ((wide, narrow), (narrow, wide), (wide, wide)):
-        assert group_coefficients(logp, logp, scores, torch.zeros(2).long(), TargetSettings()).c.dtype == torch.double
+        assert (
+            group_coefficients(logp, logp, scores, torch.zeros(2).long(), TargetSettings("policy")).c.dtype
+            == torch.double
+        )
 
 
 def test_coefficients_carry_no_gradient() -> None:
     logp = torch.tensor([0.1, -0.3], requires_grad=True)
-    for part in group_coefficients(logp, logp, torch.tensor([1.0, 0.0]), torch.zeros(2).long(), TargetSettings()):
+    for part in group_coefficients(
+        logp, logp, torch.tensor([1.0, 0.0]), torch.zeros(2).long(), TargetSettings("policy")
+    ):
         assert not part.requires_grad
 
 
@@ -268,7 +273,7 @@ IDS = torch.tensor([0, 0])
 )
 def test_what_is_no_group_is_refused(changed: dict[str, Any], error: type[Exception], words: str) -> None:
     given_: dict[str, Any] = {
-        "logp": TWO, "logp_old": TWO, "scores": TWO, "groups": IDS, "settings": TargetSettings()
+        "logp": TWO, "logp_old": TWO, "scores": TWO, "groups": IDS, "settings": TargetSettings("policy")
     }  # fmt: skip
     with pytest.raises(error, match=words):
         group_coefficients(**given_ | changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl import GRPOTrainer
 
-from tpo_torch.llm import TargetSettings, metrics
-from tpo_torch.llm.groups import ANCHORS
+from tpo_torch.llm import TargetSettings
+from tpo_torch.llm.groups import ANCHORS, group_coefficients
 from tpo_torch.llm.metrics import (
-    ENOUGH_GROUPS,
     NOT_OURS,
-    AnchorWatch,
     CompletionRows,
     TokenSums,
     Window,
@@ -29,6 +28,7 @@ from tpo_torch.llm.metrics import (
     token_sums,
 )
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, without_rounding
+from tpo_torch.llm.watch import ENOUGH_GROUPS, LATEST_GROUPS, AnchorWatch
 
 pytestmark = tiny_llm.FILTERS
 
@@ -125,22 +125,24 @@ def test_each_figure_has_its_definition(anchor: str) -> None:
 
 
 def test_some_figures_appear_with_what_they_measure() -> None:
-    plain = figures(table(), TargetSettings())
+    plain = figures(table(), TargetSettings("policy"))
     assert not {"kl", "sampling/logp_gap"} & plain.keys()
-    assert figures(table(), TargetSettings(), beta=0.1)["kl"] == pytest.approx(1.7 / 29)
-    assert figures(table(sampler_gap=[0.5] * 10), TargetSettings())["sampling/logp_gap"] == pytest.approx(5 / 29)
+    assert figures(table(), TargetSettings("policy"), beta=0.1)["kl"] == pytest.approx(1.7 / 29)
+    assert figures(table(sampler_gap=[0.5] * 10), TargetSettings("policy"))["sampling/logp_gap"] == pytest.approx(
+        5 / 29
+    )
 
 
 def test_without_an_answer_figures_are_unknown_and_nothing_fails() -> None:
-    found = figures(table(valid=[0] * 10, score=[0] * 10), TargetSettings())
+    found = figures(table(valid=[0] * 10, score=[0] * 10), TargetSettings("policy"))
     assert found["group/invalid"] == 1
     assert found["tpo/max_coefficient"] == 0
     assert all(np.isnan(x) for name, x in found.items() if name.startswith(("tpo/c", "tpo/k", "tpo/t", "anchor/")))
 
 
 def test_weights_of_idle_groups_count_in_the_loss_alone() -> None:
-    idle = figures(table(), TargetSettings())
-    masked = figures(table(), TargetSettings(zero_variance="mask"))
+    idle = figures(table(), TargetSettings("policy"))
+    masked = figures(table(), TargetSettings("policy", zero_variance="mask"))
     at = KEPT[9]
     own = -(softmax(table().logp_old[at].numpy()) * np.log(softmax(table().logp[at].numpy()))).sum()
     assert masked["tpo/cross_entropy"] == pytest.approx(idle["tpo/cross_entropy"] - own / 3)
@@ -149,7 +151,7 @@ def test_weights_of_idle_groups_count_in_the_loss_alone() -> None:
 
 
 def test_a_probability_that_underflows_does_not_make_a_distance_infinite() -> None:
-    found = figures(table(logp=[0, -745.5, -1, *[0] * 7], logp_old=[0, -741.0, -1, *[0] * 7]), TargetSettings())
+    found = figures(table(logp=[0, -745.5, -1, *[0] * 7], logp_old=[0, -741.0, -1, *[0] * 7]), TargetSettings("policy"))
     assert np.isfinite(found["tpo/kl_target"])
     assert np.isfinite(found["tpo/cross_entropy"])
 
@@ -324,51 +326,88 @@ def spread(by: float, groups: int = 1, first: int = 0) -> CompletionRows:
     return CompletionRows(**columns)
 
 
-def test_a_degenerate_anchor_is_said_once_when_enough_groups_show_it() -> None:
-    watch, settings = AnchorWatch(), TargetSettings()
-    said = [watch.degenerate(spread(50.0, first=i), settings) for i in range(3 * ENOUGH_GROUPS)]
-    assert said.index(True) == ENOUGH_GROUPS - 1
-    assert sum(said) == 1
-    assert "anchor 'policy' is degenerate" in watch.message(settings)
-    assert "Use anchor='ratio'" in watch.message(settings)
+HALF, SINGLE = torch.float16, torch.float32
+
+
+POLICY = TargetSettings("policy")
+
+
+def due(watch: AnchorWatch, rows: CompletionRows, settings: TargetSettings = POLICY) -> list[str]:
+    return watch.warnings(rows, settings, SINGLE)
+
+
+def test_a_degenerate_anchor_is_said_once_as_soon_as_enough_groups_show_it() -> None:
+    watch = AnchorWatch()
+    said = [due(watch, spread(50.0, first=i)) for i in range(3 * ENOUGH_GROUPS)]
+    assert [bool(texts) for texts in said].index(True) == ENOUGH_GROUPS - 1
+    (text,) = [text for texts in said for text in texts]
+    assert "anchor 'policy' is degenerate" in text
+    assert "Use anchor='ratio'" in text
+
+
+def test_one_step_of_enough_groups_is_enough() -> None:
+    assert len(due(AnchorWatch(), spread(50.0, ENOUGH_GROUPS))) == 1
+
+
+def test_coefficients_that_vanish_in_the_loss_are_said_at_the_first_group() -> None:
+    # exp(-200) is a number in double precision alone, and exp(-12) one in single precision.
+    for by, dtype, vanishes in ((200.0, SINGLE, True), (12.0, SINGLE, False), (12.0, HALF, True)):
+        texts = AnchorWatch().warnings(spread(by), TargetSettings("policy"), dtype)
+        assert [("vanish in" in text, "Use anchor='ratio'" in text) for text in texts] == [(True, True)] * vanishes
+
+
+def test_a_policy_at_its_target_has_coefficients_that_vanish_without_alarm() -> None:
+    rows = spread(1.0, ENOUGH_GROUPS)
+    q = group_coefficients(rows.logp_old, rows.logp_old, rows.score, rows.group.long(), TargetSettings("policy")).q
+    assert due(AnchorWatch(), rows._replace(logp=q.log())) == []
 
 
 @pytest.mark.parametrize("settings", [TargetSettings("ratio"), TargetSettings("tempered", anchor_temperature=50.0)])
 def test_a_healthy_anchor_is_not_complained_of(settings: TargetSettings) -> None:
-    assert not AnchorWatch().degenerate(spread(50.0, ENOUGH_GROUPS), settings)
-    assert not AnchorWatch().degenerate(spread(1.0, ENOUGH_GROUPS), TargetSettings())
+    watch = AnchorWatch()
+    assert due(watch, spread(50.0, LATEST_GROUPS), settings) == []
+    assert watch.summary(settings) is None
+    assert due(AnchorWatch(), spread(1.0, LATEST_GROUPS)) == []
 
 
 def test_a_step_of_many_groups_is_judged_as_a_whole() -> None:
     # Two thirds of the groups have a healthy anchor, and they come first: the last 64 alone would raise the alarm.
-    healthy, degenerate = spread(0.5, 2 * ENOUGH_GROUPS), spread(50.0, ENOUGH_GROUPS, first=2 * ENOUGH_GROUPS)
+    count = LATEST_GROUPS
+    healthy, degenerate = spread(0.5, 2 * count), spread(50.0, count, first=2 * count)
     rows = CompletionRows(*(torch.cat(pair) for pair in zip(healthy, degenerate, strict=True)))
-    assert not AnchorWatch().degenerate(rows, TargetSettings())
+    assert due(AnchorWatch(), rows) == []
 
 
 def test_groups_that_ask_for_nothing_say_nothing_about_the_anchor() -> None:
     watch = AnchorWatch()
-    equal = spread(50.0, ENOUGH_GROUPS)._replace(score=torch.zeros(2 * ENOUGH_GROUPS).double())
-    assert not watch.degenerate(equal, TargetSettings())
-    assert not watch.degenerate(
-        spread(50.0, ENOUGH_GROUPS)._replace(valid=torch.zeros(2 * ENOUGH_GROUPS).double()), TargetSettings()
-    )
-    assert watch.seen == []
+    n = 2 * ENOUGH_GROUPS
+    assert due(watch, spread(50.0, ENOUGH_GROUPS)._replace(score=torch.zeros(n).double())) == []
+    assert due(watch, spread(50.0, ENOUGH_GROUPS)._replace(valid=torch.zeros(n).double())) == []
+    assert watch == AnchorWatch()
 
 
 def test_the_remedy_for_a_ratio_is_not_the_ratio() -> None:
-    watch, settings = AnchorWatch(), TargetSettings("ratio", eta=1000.0)
-    assert watch.degenerate(spread(1.0, ENOUGH_GROUPS), settings)
-    assert "lower eta=1000" in watch.message(settings)
-    assert "Use anchor='ratio'" not in watch.message(settings)
+    (text,) = due(AnchorWatch(), spread(1.0, ENOUGH_GROUPS), TargetSettings("ratio", eta=1000.0))
+    assert "lower eta=1000" in text
+    assert "Use anchor='ratio'" not in text
+
+
+def test_the_summary_counts_the_whole_run_and_survives_a_checkpoint() -> None:
+    watch = AnchorWatch()
+    for by in (50.0, 200.0, 1.0):
+        due(watch, spread(by, 2))
+    again = AnchorWatch.restore(json.loads(json.dumps(watch.state())))
+    assert again == watch
+    text = again.summary(TargetSettings("policy"))
+    assert text is not None
+    assert "in 4 of 6 groups" in text
+    assert "in 1 of 3 steps all coefficients vanished" in text
 
 
 @pytest.mark.parametrize("anchor", ["policy", "ratio"])
-def test_training_warns_once_of_a_degenerate_anchor_and_of_no_other(
-    anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_warns_at_once_and_in_its_summary_of_a_degenerate_anchor_and_of_no_other(
+    anchor: str, tmp_path: Path
 ) -> None:
-    # Few enough for a short run.
-    monkeypatch.setattr(metrics, "ENOUGH_GROUPS", 8)
     policy = tiny_llm.model(dtype=torch.float32)
     # Nearly deterministic: probabilities of completions are then hundreds of nats apart.
     policy.lm_head.weight.data *= 300
@@ -377,8 +416,8 @@ def test_training_warns_once_of_a_degenerate_anchor_and_of_no_other(
         tiny_llm.train(
             tmp_path, policy, anchor=anchor, **cut(8, max_steps=6) | {"temperature": 1.0}, rollout_func=mixed
         )
-    said = [str(w.message) for w in caught if "is degenerate" in str(w.message)]
-    assert len(said) == (anchor == "policy")
+    said = [str(w.message) for w in caught if str(w.message).startswith("anchor ")]
+    assert ["whole run" in message for message in said] == ([False, True] if anchor == "policy" else [])
     assert all("Use anchor='ratio'" in message for message in said)
 
 
@@ -463,3 +502,21 @@ def test_an_evaluation_in_between_does_not_mix_up_the_table(
     assert list(other._logs["completion"])[:left] == list(plain._logs["completion"])[16 - left :]
     # Each table is of one length, before its evaluation and after.
     assert {len(found) for found in tables(tmp_path / "other").values()} == {16}
+
+
+@pytest.mark.parametrize(("limit", "share"), [(1e-9, 1.0), (1e9, 0.0), (0.0, None)])
+def test_the_log_says_how_often_the_gradient_was_cut(limit: float, share: float | None, tmp_path: Path) -> None:
+    trainer, _ = tiny_llm.train(tmp_path, max_grad_norm=limit, **cut(8))
+    assert [entry.get("clipped") for entry in trainer.state.log_history if "reward" in entry] == [share, share]
+
+
+def test_the_logged_loss_is_not_divided_by_the_length_and_the_gradient_is(tmp_path: Path) -> None:
+    lengths, losses, norms = [], [], []
+    for divide in (False, True):
+        trainer, _ = tiny_llm.train(tmp_path / str(divide), divide_by_length=divide, **cut(8, max_steps=1))
+        entry = next(entry for entry in trainer.state.log_history if "reward" in entry)
+        lengths.append(entry["completions/mean_length"])
+        losses.append(entry["loss"])
+        norms.append(entry["grad_norm"])
+    assert losses[0] == pytest.approx(losses[1])
+    assert norms[0] == pytest.approx(norms[1] * lengths[1])

@@ -14,7 +14,6 @@ from helpers import llm_worker
 from helpers import tiny_llm as tiny
 from safetensors.torch import load_file
 
-from benchmarks.helpers.trainers import build
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer
 from tpo_torch.llm.checkpoints import STATE_NAME, file_name, is_whole, latest
 
@@ -156,7 +155,7 @@ def checkpoint(ended: Path, tmp_path: Path) -> Path:
 
 def trainer(folder: Path, kind: type[Any] = TargetPOTrainer, **others: Any) -> Any:
     settings = tiny.arguments(folder, **FLYING | {"use_cpu": True} | others)
-    return build(kind, tiny.model(dtype=torch.float32), tiny.reward, settings, tiny.prompts(), tiny.tokenizer())
+    return tiny.build(kind, tiny.model(dtype=torch.float32), tiny.reward, settings, tiny.prompts(), tiny.tokenizer())
 
 
 def half(path: Path) -> None:

@@ -387,7 +387,7 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(
             figures, plot, lambda axis, curve, look, real=real: (seen.append(look), real(axis, curve, look))
         )
-    for method, anchor in {"tpo": "policy", "grpo": None, "ratio": "ratio"}.items():
+    for method, anchor in {"tpo": None, "grpo": None, "policy": "policy"}.items():
         settings = reading.load("tiny", method="grpo" if method == "grpo" else "tpo").plain()
         if anchor:
             settings["tpo"] = {"anchor": anchor}
@@ -398,9 +398,9 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
         Folder(place).log(
             [{"step": i, "reward": 0.1 * i, "eval/accuracy": 0.2, "eval/accuracy_se": 0.1} for i in range(4)]
         )
-    path = curves.figure([tmp_path / name for name in ("tpo", "grpo", "ratio")], tmp_path / "x.svg")
+    path = curves.figure([tmp_path / name for name in ("tpo", "grpo", "policy")], tmp_path / "x.svg")
     assert path.read_bytes().startswith(b"<?xml")
-    assert [look["color"] for look in seen[:3]] == [STYLES[n].colour for n in ("tpo", "grpo", "tpo_ratio")]
+    assert [look["color"] for look in seen[:3]] == [STYLES[n].colour for n in ("tpo", "grpo", "tpo_policy")]
     # Two panels: neither method has logged a KL.
     assert len(seen) == 6
     with pytest.raises(ValueError, match="no folder of a run"):

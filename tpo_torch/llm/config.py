@@ -24,14 +24,19 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     Paper: Eqs 1-4 (anchor "policy"), App. A
 
     `beta` weighs the KL to the reference model, summed over a completion's tokens, against the cross-entropy of its
-    group (deviation D77). What GRPO alone knows (clipping, loss types, ratios) is refused by name.
+    group (deviation D77). `divide_by_length` divides the whole loss, and so the gradient that `max_grad_norm` clips, by
+    the mean length of the completions (deviation D79). What GRPO alone knows (clipping, loss types, ratios) is refused
+    by name.
 
     Raises: TypeError, ValueError for settings out of range, refused options, and batches that tear groups apart.
     """
 
     eta: float = field(default=1.0, metadata={"help": "Temperature of the target, above 0; smaller tilts more."})
     tau: float = field(default=0.0, metadata={"help": "Noise of the reward, in its unit; added to the deviation."})
-    anchor: str = field(default="policy", metadata={"help": f"What the scores tilt: {', '.join(ANCHORS)}."})
+    anchor: str = field(
+        default=TargetSettings.anchor,
+        metadata={"help": f"What the scores tilt: {', '.join(ANCHORS)}; the paper's is policy."},
+    )
     anchor_temperature: float = field(default=1.0, metadata={"help": "T of anchor 'tempered', above 0."})
     zero_variance: str = field(
         default="anchor",
@@ -42,6 +47,13 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
         default=False,
         metadata={
             "help": "Shuffle the rows of a round of generation as GRPO does; costs a forward pass, changes nothing."
+        },
+    )
+    divide_by_length: bool = field(
+        default=True,
+        metadata={
+            "help": "Divide the loss by the mean length of the completions, so that gradient norms are as large as "
+            "GRPO's and max_grad_norm means the same; False: the paper's sum over tokens. The direction is the same."
         },
     )
     loss_type: str = field(default=LOSS_TYPE, metadata={"help": "Fixed; see `anchor`."})

@@ -126,7 +126,7 @@ def group_coefficients(
     Raises: TypeError, ValueError for other shapes, non-finite numbers in a valid row, or missing log-probabilities.
 
     >>> ids, rewards = torch.tensor([0, 1, 0, 1]), torch.tensor([1.0, 5.0, 0.0, 5.0])
-    >>> group_coefficients(torch.zeros(4), torch.zeros(4), rewards, ids, TargetSettings()).c
+    >>> group_coefficients(torch.zeros(4), torch.zeros(4), rewards, ids, TargetSettings("policy")).c
     tensor([ 0.3808,  0.0000, -0.3808,  0.0000])
     """
     if (logp is None or logp_old is None) and (settings.anchor != "ratio" or logp is not logp_old):

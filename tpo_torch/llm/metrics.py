@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,9 +25,6 @@ NOT_OURS = (
     "entropy",
     "kl",
 )
-# The target counts as the anchor if the median TV(q, p_old) of groups with unequal rewards is below the first number;
-# the second is how many groups it takes, because the median of a few falls below by chance.
-DEGENERATE_TV, ENOUGH_GROUPS = 0.01, 64
 
 
 class CompletionRows(NamedTuple):
@@ -151,45 +147,6 @@ def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
         return torch.zeros_like(rows.logp_old)
     scale = rows.length.clamp(min=1) if settings.anchor == "length" else settings.anchor_temperature
     return rows.logp_old if settings.anchor == "policy" else rows.logp_old / scale
-
-
-class AnchorWatch:
-    """The warning of a degenerate anchor, given once: when the target of groups with a signal is the anchor itself."""
-
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-        self.said = False
-
-    def degenerate(self, rows: CompletionRows, settings: TargetSettings) -> bool:
-        """Whether the warning is due now: enough groups with unequal rewards, and their median TV(q, p_old) tiny."""
-        if self.said:
-            return False
-        valid = rows.valid.bool()
-        anchored = group_coefficients(
-            rows.logp_old, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid
-        )
-        packing = pack(rows.group.long())
-        keep = packing.to_groups(valid) & packing.mask
-        mixed = diagnostics.zero_variance(packing.to_groups(anchored.u), keep) == 0
-        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (anchored.q, anchored.p_old)))
-        now = tv[mixed].tolist()
-        self.seen = (self.seen + now)[-max(ENOUGH_GROUPS, len(now)) :]
-        self.said = len(self.seen) >= ENOUGH_GROUPS and statistics.median(self.seen) < DEGENERATE_TV
-        return self.said
-
-    def message(self, settings: TargetSettings) -> str:
-        """Return the text of the warning, with the remedy."""
-        median = statistics.median(self.seen)
-        what = (
-            f"anchor {settings.anchor!r} is degenerate: of the last {len(self.seen)} groups with unequal rewards, the "
-            f"median total variation between target and anchor is {median:.2g}, below {DEGENERATE_TV}. "
-        )
-        if settings.anchor == "ratio":
-            return f"{what}The scores hardly tilt it: lower eta={settings.eta:g} or tau={settings.tau:g}"
-        return (
-            f"{what}Sequence log-probabilities spread further than the scores can tilt them, so that the target is "
-            "the old policy whatever the rewards say. Use anchor='ratio', which has the same stationary points"
-        )
 
 
 def _first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:

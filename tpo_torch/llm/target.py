@@ -14,8 +14,9 @@ ZERO_VARIANCE = ("anchor", "mask", "weight")
 class TargetSettings:
     """What makes a target out of scores and old log-probabilities.
 
-    Args: anchor, what the scores tilt: "policy" (the paper), "ratio", "length", "tempered"; eta > 0, the temperature;
-        tau ≥ 0, the scorer's noise in the unit of the rewards; anchor_temperature > 0, T of "tempered";
+    Args: anchor, what the scores tilt: "ratio" (deviation D79), "policy" (the paper), "length", "tempered"; eta > 0,
+        the temperature; tau ≥ 0, the scorer's noise in the unit of the rewards; anchor_temperature > 0, T of
+        "tempered";
         zero_variance, what a group of equal scores asks for: "anchor" (the paper: stay at p_old), "mask" (nothing),
         "weight" (zero_variance_weight of the paper's pull, a number ≥ 0).
     Raises: TypeError, ValueError for an unknown name or a number out of range.
@@ -26,7 +27,7 @@ class TargetSettings:
     ValueError: anchor: got 'rato', expected one of 'policy', 'ratio', 'length', 'tempered'
     """
 
-    anchor: str = "policy"
+    anchor: str = "ratio"
     eta: float = 1.0
     tau: float = 0.0
     anchor_temperature: float = 1.0

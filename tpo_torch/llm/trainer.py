@@ -24,6 +24,7 @@ from tpo_torch.llm.groups import Coefficients, group_coefficients
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
+from tpo_torch.llm.watch import AnchorWatch
 
 # What TRL's forward pass takes beside tokens, for models that see images.
 EXTRA_INPUTS = (
@@ -81,13 +82,17 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._inputs: dict[str, Any] | None = None
         self._loss_value: Tensor | None = None
         self._window = metrics.Window()
-        self._watch = metrics.AnchorWatch()
+        self._watch = AnchorWatch()
         self._table = CompletionTable(self._logs) if args.log_completions else None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `ExactResume.train`; first drop what an earlier call has not finished."""
         self._ready, self._window = None, metrics.Window()
-        return super().train(*args, **kwargs)
+        outcome = super().train(*args, **kwargs)
+        summary = self._watch.summary(self.args.target)
+        if summary is not None:
+            self._warn(summary)
+        return outcome
 
     # -- a round of generation ------------------------------------------------------------------------------------
 
@@ -230,7 +235,9 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
         assert self._loss_value is not None
         correction: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
-        return loss + correction.to(loss.dtype)
+        # The gradient is divided, the logged value is not.
+        divided = loss / self._length()
+        return divided + (loss - divided).detach() + correction.to(loss.dtype)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
@@ -249,6 +256,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             round_.logp_old[rows] = old
         if self._in_forward:
             self._spread([inputs], rows, self._coefficients(rows, logp, old))
+        self._loss_dtype = logps.dtype
         inputs["advantages"] = inputs["advantages"].to(logps.dtype)
         self._window.add(round_, rows, logp, old, metrics.token_sums(inputs, logps, entropies, mask))
 
@@ -258,20 +266,37 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         rows = self._window.close(self.accelerator.gather)
         for name, value in metrics.figures(rows, self.args.target, self.beta).items():
             self._metrics["train"][name].append(value)
-        if self._watch.degenerate(rows, self.args.target) and self.accelerator.is_main_process:
-            warnings.warn(self._watch.message(self.args.target), stacklevel=2)
+        for text in self._watch.warnings(rows, self.args.target, self._loss_dtype):
+            self._warn(text)
         if self._table is not None:
             first = int(self._round.groups[0])
             self._table.fill(rows, self.args.target, len(self._round.scores), first)
+
+    def _length(self) -> float | Tensor:
+        """By what the loss is divided: the mean length of the round's completions that take part, at least 1."""
+        assert self._round is not None
+        if not self.args.divide_by_length:
+            return 1.0
+        return (self._round.lengths * self._round.valid).sum() / self._round.valid.sum().clamp(min=1)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.args.max_grad_norm > 0 and norm is not None:
+            self._metrics["train"]["clipped"].append(float(norm > self.args.max_grad_norm))
+        return norm
+
+    def _warn(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            warnings.warn(text, stacklevel=3)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the round in flight, and the state of the watch over the anchor."""
         tensors, numbers = ({}, None) if self._round is None else self._round.state()
-        return tensors, {"round": numbers, "rounds": self._rounds, "seen": self._watch.seen, "said": self._watch.said}
+        return tensors, {"round": numbers, "rounds": self._rounds, "watch": self._watch.state()}
 
     def load_extra_state(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Put the state back; the next step computes its coefficients again, from the same numbers."""
-        self._rounds, self._watch.seen, self._watch.said = plain["rounds"], plain["seen"], plain["said"]
+        self._rounds, self._watch = plain["rounds"], AnchorWatch.restore(plain["watch"])
         self._round = None if plain["round"] is None else Round.restore(tensors, plain["round"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
+from tpo_ref.study.styles import SKY, Style
 from tpo_torch.llm import check_installed
 from tpo_torch.llm.program.places import RECORD
 
@@ -54,6 +55,10 @@ CATALOGUE = Catalogue(
         ),
     ),
     folders=(FolderKind("language-model run", holds_run, draw),),
+    styles={
+        # The default, anchor "ratio", is called TPO in pictures of language models; here is the paper's own form.
+        "tpo_policy": Style("TPO, the paper's anchor", SKY, (0, (6, 2))),
+    },
 )
 
 

@@ -18,6 +18,7 @@ from tpo_ref.study.styles import style
 from tpo_torch.llm.program import figures
 from tpo_torch.llm.program.figures import Curve, RunCurves
 from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.target import TargetSettings
 
 # The names of the curves in the log; a panel leaves out the runs of a method that has no such curve.
 REWARD, ACCURACY, DISTANCE, TILT = "reward", "eval/accuracy", "tpo/kl_target", "anchor/tv"
@@ -136,8 +137,10 @@ def _over(runs: Sequence[RunCurves], number: Callable[[RunCurves], float]) -> Es
 
 def _style(settings: Mapping[str, Any]) -> str:
     """The run's method as the tables of styles know it."""
-    ratio = settings["method"] == "tpo" and settings["tpo"].get("anchor") == "ratio"
-    return "tpo_ratio" if ratio else str(settings["method"])
+    if settings["method"] != "tpo":
+        return str(settings["method"])
+    anchor = settings["tpo"].get("anchor", TargetSettings.anchor)
+    return "tpo" if anchor == TargetSettings.anchor else f"tpo_{anchor}"
 
 
 def _curve(history: Sequence[Mapping[str, Any]], name: str) -> Curve:

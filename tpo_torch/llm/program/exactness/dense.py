@@ -32,6 +32,8 @@ class DenseSettings:
     tau: float
     # T of the anchor "tempered".
     anchor_temperature: float
+    # Whether the loss is divided by the mean length of a round's completions.
+    divide_by_length: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def log_probabilities(model: nn.Module, completions: Sequence[Completion], pad: 
     by_token = torch.log_softmax(logits[:, :-1], -1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
     counted = (place >= starts) & (place < ends)
     return (by_token * counted[:, 1:]).sum(-1)
+
+
+def mean_length(groups: Sequence[Sequence[Completion]], settings: DenseSettings) -> float:
+    """Return the mean number of tokens of the completions of a round that are in their groups, at least 1."""
+    lengths = [len(completion.tokens) for group in groups for completion in group if takes_part(completion, settings)]
+    return sum(lengths) / len(lengths) if lengths else 1.0
 
 
 def group_loss(logp: Tensor, logp_old: Tensor, rewards: Tensor, lengths: Tensor, settings: DenseSettings) -> Tensor:

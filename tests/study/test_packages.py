@@ -127,3 +127,27 @@ def test_results_of_a_library_are_not_said_to_be_of_other_code(tmp_path: Path) -
     answer = tpo(tmp_path, "table", "walks", "--scale", "smoke", "--json")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "hypothesis" in json.loads(answer.stdout)[0]["judged_by"]["versions"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('{"error": np.stack(walks)}', "None"), ("walks/steady", "NoneType", "mapping")),
+        (('{"error": np.stack(walks)}', '{"eror": np.stack(walks)}'), ("walks/steady", "eror", "expected error")),
+        (("np.stack(walks)}", "np.stack(walks)[1:]}"), ("walks/steady: error", "(19, 100)", "20 seeds")),
+        (("np.stack(walks)}", "np.stack(walks) + 1j}"), ("walks/steady: error", "complex128", "real numbers")),
+        (('id="walks"', 'id="../walks"'), ("'../walks'", "names a folder")),
+        (("import numpy as np\n", "import numpy as np\n\n1 / 0\n"), ("ZeroDivisionError", "mend or uninstall")),
+    ],
+    ids=["nothing", "another name", "a seed too few", "complex", "an id outside", "a module that fails"],
+)
+def test_what_a_package_does_wrong_is_refused_before_anything_is_stored(
+    tmp_path: Path, change: tuple[str, str], words: tuple[str, ...]
+) -> None:
+    assert change[0] in MODULE
+    install(tmp_path, "odd", MODULE.replace(*change), "[tpo.experiments]\nodd = odd:CATALOGUE\n")
+    answer = tpo(tmp_path, "run", "walks", "--scale", "smoke", "--methods", "steady")
+    assert answer.returncode == 2
+    assert all(word in answer.stderr for word in words), answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not list(tmp_path.rglob("*.npz"))

@@ -39,8 +39,9 @@ def load(point: EntryPoint) -> object:
     """What an entry point names; ImportError naming the package where it is broken."""
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever somebody else's module raises while it is loaded
         package = "an unknown package" if point.dist is None else point.dist.name
         raise ImportError(
-            f"{point.group}: {point.name} = {point.value} of {package} cannot be loaded ({error}); mend or uninstall it"
+            f"{point.group}: {point.name} = {point.value} of {package} cannot be loaded "
+            f"({type(error).__name__}: {error}); mend or uninstall it"
         ) from error

@@ -6,6 +6,7 @@ one that cannot be loaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from typing import TypeVar
@@ -35,6 +36,10 @@ def _by_name(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
     """The things under their names; ValueError for a name that two packages use."""
     things: dict[str, T] = {}
     for name, thing in pairs:
+        if not re.fullmatch(r"[\w.+-]+", name) or not name.strip("."):
+            raise ValueError(
+                f"{EXPERIMENTS_GROUP}: got {name!r}, expected letters, digits, '.', '+', '-', '_': it names a folder"
+            )
         if name in things:
             raise ValueError(f"{EXPERIMENTS_GROUP}: two packages bring {name!r}; {REMEDY}")
         things[name] = thing

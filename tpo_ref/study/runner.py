@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from tpo_ref import checks
 from tpo_ref.study import files
 from tpo_ref.study import results as storage
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
-from tpo_ref.study.protocol import Experiment, resolve_methods
+from tpo_ref.study.protocol import Arrays, Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
 # More than any study needs, and few enough to be listed in a record.
@@ -74,9 +77,27 @@ def _compute(request: Request, key: Key, progress: MethodProgress) -> Result:
     origin, start = storage.provenance(request.experiment.libraries), time.perf_counter()
     context = Context(request.device, checkpoint, lambda count, total: progress(key.method, count, total))
     arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
+    _check_arrays(request.experiment, key, arrays)
     result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin)
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _check_arrays(experiment: Experiment, key: Key, arrays: Arrays) -> None:
+    """TypeError, ValueError unless a run returned numbers, a row per seed, for all that is drawn."""
+    unit = f"{experiment.id}/{key.method}"
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{unit}: run returned {type(arrays).__name__}, expected a mapping of names to arrays")
+    names = dict.fromkeys([*(panel.array for panel in experiment.panels), *filter(None, [experiment.score])])
+    for name in names:
+        if name not in arrays:
+            raise ValueError(f"{unit}: run returned {', '.join(arrays) or 'nothing'}, expected {name} among them")
+        array = np.asarray(arrays[name])
+        if array.dtype.kind not in "biuf" or array.ndim < 2 or len(array) != len(key.seeds):
+            raise ValueError(
+                f"{unit}: {name}: got {array.dtype} of shape {array.shape}, expected real numbers, a row for each of "
+                f"{len(key.seeds)} seeds"
+            )
 
 
 def _check_runnable(request: Request) -> None:

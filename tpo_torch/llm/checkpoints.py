@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from tpo_ref.study import files
 
-FORMAT = 2
+FORMAT = 3
 STATE_NAME = "trainer_state.json"
 # What completions in flight, and the place in the data, are cut by.
 LAYOUT = (

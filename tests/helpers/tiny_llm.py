@@ -179,6 +179,13 @@ def train(folder: Path, policy: Any = None, kind: Any = TargetPOTrainer, **optio
     return trainer, watch
 
 
+def mixed(prompts: list[str], trainer: Any) -> dict[str, Any]:
+    """Completions that a nearly deterministic policy would not choose, all different."""
+    ids = [[2 + (i + j) % 8 for j in range(3 + i)] for i in range(len(prompts))]
+    encoded = [tokenizer()(prompt)["input_ids"] for prompt in prompts]
+    return {"prompt_ids": encoded, "completion_ids": ids, "logprobs": [[-1.0] * len(row) for row in ids]}
+
+
 TRAINER_OPTIONS = ("train_dataset", "eval_dataset", "peft_config", "rollout_func", "callbacks")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from tpo_torch.llm.groups import TargetSettings, group_coefficients
+from tpo_torch.llm.groups import Coefficients
 from tpo_torch.llm.metrics import CompletionRows
 
 # Prefixed, since a reward function may log a "score" of its own.
@@ -29,12 +29,9 @@ class CompletionTable:
             self.logs["extra"][name].extend([NAN] * count)
         self.since = 0 if train else self.since + count
 
-    def fill(self, rows: CompletionRows, settings: TargetSettings, count: int, group: int) -> None:
+    def fill(self, rows: CompletionRows, fit: Coefficients, count: int, group: int) -> None:
         """What an optimizer step has seen of the newest round, whose groups have numbers of `group` and above."""
-        valid = rows.valid.bool()
-        old = rows.logp_old
-        coefficients = group_coefficients(old, old, rows.score, rows.group.long(), settings, rows.length, valid)
-        columns = zip(COLUMNS, (rows.score, coefficients.u, coefficients.p_old, coefficients.q), strict=True)
+        columns = zip(COLUMNS, (rows.score, fit.u, fit.p_old, fit.q), strict=True)
         newest = (rows.group >= group).tolist()
         for name, values in columns:
             column = self.logs["extra"][name]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tpo_torch import diagnostics, simplex
-from tpo_torch.llm.groups import TargetSettings, group_coefficients, pack
+from tpo_torch.llm.groups import Coefficients, TargetSettings, group_coefficients, pack
 from tpo_torch.llm.rollouts import Round
 
 # GRPO's own figures are dropped: those of clipping and of its loss mean nothing here, and the others depend on the
@@ -93,15 +93,20 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
     return TokenSums(total(entropies), kl, gap)
 
 
-def figures(rows: CompletionRows, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
+def fit_of(rows: CompletionRows, settings: TargetSettings) -> Coefficients:
+    """Return target and coefficients of the rows of an optimizer step, which must be whole groups."""
+    groups, valid = rows.group.long(), rows.valid.bool()
+    return group_coefficients(rows.logp, rows.logp_old, rows.score, groups, settings, rows.length, valid)
+
+
+def figures(rows: CompletionRows, fit: Coefficients, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
     """Return the figures of one optimizer step for the log; NaN where no group has an answer.
 
-    Args: rows of whole groups; settings of the target; beta, the weight of the KL to the reference.
+    Args: rows of whole groups; fit, theirs; settings of the target; beta, the weight of the KL to the reference.
     Returns: `tpo/…`, figures of the target, `anchor/…`, health of what the scores tilt, `group/…`, health of the
         batch, and `entropy`, `kl` by token.
     """
     valid = rows.valid.bool()
-    fit = group_coefficients(rows.logp, rows.logp_old, rows.score, rows.group.long(), settings, rows.length, valid)
     packing = pack(rows.group.long())
     keep = packing.mask & packing.to_groups(valid)
     grouped = CompletionRows(*(packing.to_groups(column) for column in rows))
@@ -145,8 +150,14 @@ def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:
     """Return the logits of the anchor, (R,) nats."""
     if settings.anchor == "ratio":
         return torch.zeros_like(rows.logp_old)
-    scale = rows.length.clamp(min=1) if settings.anchor == "length" else settings.anchor_temperature
-    return rows.logp_old if settings.anchor == "policy" else rows.logp_old / scale
+    return rows.logp_old / anchor_scale(rows, settings)
+
+
+def anchor_scale(rows: CompletionRows, settings: TargetSettings) -> Tensor | float:
+    """Return what the anchor divides log-probabilities by, and so coefficients too: (R,), or 1 or T for all rows."""
+    if settings.anchor == "length":
+        return rows.length.clamp(min=1)
+    return settings.anchor_temperature if settings.anchor == "tempered" else 1.0
 
 
 def _first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:

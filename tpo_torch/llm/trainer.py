@@ -81,6 +81,8 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._in_forward = False
         self._inputs: dict[str, Any] | None = None
         self._loss_value: Tensor | None = None
+        # Of the log-probabilities, and so of the advantages.
+        self._loss_dtype = torch.float32
         self._window = metrics.Window()
         self._watch = AnchorWatch()
         self._table = CompletionTable(self._logs) if args.log_completions else None
@@ -264,13 +266,14 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         """Log the figures of one optimizer step, over all processes."""
         assert self._round is not None
         rows = self._window.close(self.accelerator.gather)
-        for name, value in metrics.figures(rows, self.args.target, self.beta).items():
+        fit = metrics.fit_of(rows, self.args.target)
+        for name, value in metrics.figures(rows, fit, self.args.target, self.beta).items():
             self._metrics["train"][name].append(value)
-        for text in self._watch.warnings(rows, self.args.target, self._loss_dtype):
+        for text in self._watch.warnings(rows, fit, self.args.target, self._loss_dtype):
             self._warn(text)
         if self._table is not None:
             first = int(self._round.groups[0])
-            self._table.fill(rows, self.args.target, len(self._round.scores), first)
+            self._table.fill(rows, fit, len(self._round.scores), first)
 
     def _length(self) -> float | Tensor:
         """By what the loss is divided: the mean length of the round's completions that take part, at least 1."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from tpo_torch import diagnostics, simplex
-from tpo_torch.llm.groups import group_coefficients, pack
-from tpo_torch.llm.metrics import CompletionRows
+from tpo_torch.llm.groups import Coefficients, pack
+from tpo_torch.llm.metrics import CompletionRows, anchor_scale
 from tpo_torch.llm.target import TargetSettings
 
 # The median TV(q, p_old) of groups with unequal rewards below which the target is the anchor; of how many groups at
@@ -34,25 +34,26 @@ class AnchorWatch:
     said_degenerate: bool = False
     said_vanished: bool = False
 
-    def warnings(self, rows: CompletionRows, settings: TargetSettings, dtype: torch.dtype) -> list[str]:
+    def warnings(
+        self, rows: CompletionRows, fit: Coefficients, settings: TargetSettings, dtype: torch.dtype
+    ) -> list[str]:
         """The warnings that are due after an optimizer step, each given once.
 
-        Args: rows of whole groups, before the policy moves; settings; dtype, in which the loss takes the coefficients.
+        Args: rows of whole groups; fit, theirs; settings; dtype, in which the loss takes the coefficients.
         """
-        groups, valid = rows.group.long(), rows.valid.bool()
-        packing = pack(groups)
-        keep = packing.to_groups(valid) & packing.mask
-        at_old = group_coefficients(rows.logp_old, rows.logp_old, rows.score, groups, settings, rows.length, valid)
-        signal = diagnostics.zero_variance(packing.to_groups(at_old.u), keep) == 0
+        packing = pack(rows.group.long())
+        keep = packing.to_groups(rows.valid.bool()) & packing.mask
+        signal = diagnostics.zero_variance(packing.to_groups(fit.u), keep) == 0
         if not bool(signal.any()):
             return []
-        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (at_old.q, at_old.p_old)))
+        tv = simplex.tv(*(torch.where(keep, packing.to_groups(x), 0.0) for x in (fit.q, fit.p_old)))
         latest = tv[signal].tolist()
         self.tv = (self.tv + latest)[-max(LATEST_GROUPS, len(latest)) :]
         self.groups += len(latest)
         self.idle_groups += sum(value < DEGENERATE_TV for value in latest)
         # At the old policy: at the target itself coefficients vanish as they should.
-        largest = float(packing.to_groups(at_old.c.abs())[signal].max())
+        at_old = (fit.q - fit.p_old).abs() / anchor_scale(rows, settings)
+        largest = float(packing.to_groups(at_old)[signal].max())
         vanished = largest < torch.finfo(dtype).tiny
         self.steps += 1
         self.vanished_steps += vanished

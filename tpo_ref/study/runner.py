@@ -14,6 +14,7 @@ import numpy as np
 from tpo_ref import checks
 from tpo_ref.study import files
 from tpo_ref.study import results as storage
+from tpo_ref.study.choices import Choices
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
 from tpo_ref.study.protocol import Arrays, Experiment, resolve_methods
@@ -28,11 +29,11 @@ class Request:
     """What to run: an experiment at a scale, with the user's choices; None means the scale's own."""
 
     experiment: Experiment
-    scale: str = "cpu"
+    scale: str = Choices.scale
     methods: tuple[str, ...] | None = None
     seeds: int | None = None
-    device: str = "cpu"
-    out: Path = Path("runs")
+    device: str = CPU
+    out: Path = Choices.out
     fresh: bool = False
 
     def keys(self) -> list[Key]:
@@ -88,8 +89,7 @@ def _check_arrays(experiment: Experiment, key: Key, arrays: Arrays) -> None:
     unit = f"{experiment.id}/{key.method}"
     if not isinstance(arrays, Mapping):
         raise TypeError(f"{unit}: run returned {type(arrays).__name__}, expected a mapping of names to arrays")
-    names = dict.fromkeys([*(panel.array for panel in experiment.panels), *filter(None, [experiment.score])])
-    for name in names:
+    for name in _needed_arrays(experiment):
         if name not in arrays:
             raise ValueError(f"{unit}: run returned {', '.join(arrays) or 'nothing'}, expected {name} among them")
         array = np.asarray(arrays[name])
@@ -114,13 +114,19 @@ def _check_runnable(request: Request) -> None:
 
 
 def _load(request: Request, key: Key) -> Result | None:
-    """The stored unit, after a check that it has every array of the panels."""
+    """The stored unit, after a check that it has every array it needs."""
     result = storage.load(request.out, key)
-    absent = {panel.array for panel in request.experiment.panels} - set(result.arrays if result else ())
+    absent = set(_needed_arrays(request.experiment)) - set(result.arrays if result else ())
     if result is not None and absent:
         what = f"{key.path(request.out)}.npz: lacks {', '.join(sorted(absent))}"
         raise ValueError(f"{what}; delete {key.path(request.out)}.json and run again")
     return result
+
+
+def _needed_arrays(experiment: Experiment) -> tuple[str, ...]:
+    """The names of the arrays that its panels draw and its score reads."""
+    drawn = (panel.array for panel in experiment.panels)
+    return tuple(dict.fromkeys(name for name in (*drawn, experiment.score) if name is not None))
 
 
 def _checkpoint(out: Path, key: Key) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import tyro
 
@@ -97,7 +96,7 @@ def verify(ids: Ids = (), choices: CommonOptions = DEFAULTS, save: Save = None) 
     return verification.verify(ids, choices, save)
 
 
-def demo_(out: Out = Path("runs"), as_json: Json = False) -> int:
+def demo_(out: Out = DEFAULTS.out, as_json: Json = DEFAULTS.as_json) -> int:
     """Bandits, then MNIST: which method won, beside the paper; pictures in OUT/figures."""
     from tpo_ref.study.cli import demo
 

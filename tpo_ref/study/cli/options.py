@@ -33,11 +33,11 @@ Format = Literal["png", "pdf", "svg"]
 class Options(Choices):
     """The choices as the command line takes them, and how it answers."""
 
-    methods: Methods = None
-    seeds: Seeds = None
+    methods: Methods = Choices.methods
+    seeds: Seeds = Choices.seeds
     scale: ScaleName = "cpu"
-    device: Device = "cpu"
-    out: Out = Path("runs")
+    device: Device = Choices.device
+    out: Out = Choices.out
     as_json: Json = False
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tpo_ref.study.cli.exits import INTERRUPTED
+from tpo_ref.study.cli.options import DEFAULTS, Json
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import is_first_process
 from tpo_torch.llm import check_installed
@@ -38,7 +39,6 @@ Place = Annotated[
 TaskName = Annotated[
     str | None, tyro.conf.arg(metavar="TASK", help="needed for a model; the run's own when left out for a run")
 ]
-Json = Annotated[bool, tyro.conf.arg(name="json", help="print json instead of tables")]
 
 
 def train(
@@ -48,7 +48,7 @@ def train(
     seed: Seed = None,
     resume: Resume = False,
     fresh: Fresh = False,
-    out: Out = Path("runs"),
+    out: Out = DEFAULTS.out,
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
     check_installed()

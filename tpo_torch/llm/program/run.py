@@ -18,7 +18,6 @@ from tpo_torch.llm.layout import counted
 from tpo_torch.llm.program import pretrained, quiet, tiny
 from tpo_torch.llm.program.callbacks import Evaluation, ProgressLines, Record
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, layout_error
-from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings import upstream
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings
 from tpo_torch.llm.trainer import TargetPOTrainer
@@ -59,8 +58,7 @@ def train(plan: Plan, say: Say = print) -> None:
             folder.begin(settings, _layout(settings, arguments), plan.fresh)
         with state.main_process_first():
             place = model or str(tiny.ensure(settings, task, plan.out, tell))
-        checkpoint = checkpoints.latest(folder.checkpoints) if plan.resume else None
-        _run(settings, folder, place, arguments, task, tell, checkpoint)
+        _run(plan, place, arguments, task, tell)
 
 
 def without_gpu() -> bool:
@@ -100,15 +98,9 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
         raise Unavailable(f"trainer.report_to: {error}") from error
 
 
-def _run(
-    settings: RunSettings,
-    folder: Folder,
-    place: str,
-    arguments: Any,
-    task: tasks.Task,
-    tell: Say,
-    checkpoint: Path | None,
-) -> None:
+def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, tell: Say) -> None:
+    settings, folder = plan.settings, plan.folder
+    checkpoint = checkpoints.latest(folder.checkpoints) if plan.resume else None
     start = time.perf_counter()
     trainer = build_trainer(settings, place, arguments, task)
     for callback in (PrinterCallback, ProgressCallback):

@@ -52,8 +52,8 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     divide_by_length: bool = field(
         default=True,
         metadata={
-            "help": "Divide the loss by the mean length of the completions, so that gradient norms are as large as "
-            "GRPO's and max_grad_norm means the same; False: the paper's sum over tokens. The direction is the same."
+            "help": "Divide the loss by the mean length of the completions, so that the gradient's norm, like GRPO's, "
+            "does not grow with it, for max_grad_norm; False: the paper's sum over tokens. The direction is the same."
         },
     )
     loss_type: str = field(default=LOSS_TYPE, metadata={"help": "Fixed; see `anchor`."})

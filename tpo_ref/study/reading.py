@@ -18,12 +18,14 @@ WORDS = {int: "a whole number", str: "text", bool: "true or false"}
 
 
 def build(kind: type[T], content: object, place: str) -> T:
-    """A dataclass from what `files.plain` made of it: lists become tuples, and null NaN where a number is expected.
+    """Rebuild a dataclass from the plain data that `files.plain` made of one: the inverse of that function.
 
-    Fields with a default may be missing; entries that the dataclass does not know are left out.
+    Lists become tuples, and null becomes NaN where a number is expected. Fields with a default may be missing; entries
+    that the dataclass does not know are left out.
 
-    Args: kind, the dataclass, of numbers, text, tuples, mappings and dataclasses; content; place, what errors name.
-    Raises: ValueError for content of another kind, naming the field.
+    Args: kind, the dataclass, whose fields are numbers, text, tuples, mappings or dataclasses; content, the plain data;
+        place, where the data came from, for error messages.
+    Raises: ValueError for a value of the wrong type, or a missing field; the message has the place and the field.
     """
     value = _value(kind, content, place)
     assert isinstance(value, kind)

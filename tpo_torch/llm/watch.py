@@ -37,9 +37,12 @@ class AnchorWatch:
     def warnings(
         self, rows: CompletionRows, fit: Coefficients, settings: TargetSettings, dtype: torch.dtype
     ) -> list[str]:
-        """The warnings that are due after an optimizer step, each given once.
+        """Take note of an optimizer step; return the warnings it gives reason for, but none that was returned before.
 
-        Args: rows of whole groups; fit, theirs; settings; dtype, in which the loss takes the coefficients.
+        There are two: all coefficients vanish in the precision of the loss, or the scores hardly move the target.
+
+        Args: rows, the completions of the step, in whole groups; fit, target and coefficients of these rows; settings
+            of the target; dtype, the precision to which the loss rounds the coefficients.
         """
         packing = pack(rows.group.long())
         keep = packing.to_groups(rows.valid.bool()) & packing.mask

@@ -67,7 +67,10 @@ def dataset_of(name: str) -> GymDataset:
 
 
 def imported_dataset(name: str) -> GymDataset:
-    """The dataset as upstream's registry has it; ValueError for an unknown one, with the nearest."""
+    """Return the dataset of that name, from the registry of the imported Reasoning Gym.
+
+    Raises: ValueError for a name that no dataset has, with the names nearest to it.
+    """
     from reasoning_gym.factory import DATASETS
 
     if name not in DATASETS:
@@ -78,7 +81,11 @@ def imported_dataset(name: str) -> GymDataset:
 
 
 def written_dataset(name: str) -> GymDataset:
-    """The dataset as upstream's sources have it; UnexpectedSource; ValueError for an unknown one, with the nearest."""
+    """Return the dataset of that name, read from Reasoning Gym's source code without importing it.
+
+    Raises: UnexpectedSource where that source is not in the form that this reader expects; ValueError for a name that
+        no dataset has, with the names nearest to it.
+    """
     names = []
     for registration in registrations(name):
         if registration.name == name:

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.helpers.timing import BACKENDS, load, normal, ratio
 
-RULES = ("no_anchor", "tempered", "length_normalised", "reverse_kl")
+RULES = ("no_anchor", "tempered", "length_normalised", "reverse_kl", "reverse")
 
 
 class Variants:
@@ -26,6 +26,7 @@ class Variants:
             "tempered": (old, u),
             "length_normalised": (old, u, lengths),
             "reverse_kl": (w,),
+            "reverse": (old, u),
         }
         loss = getattr(variants, f"tpo_{rule}_loss")
         self.loss: Callable[[], Any] = lambda: loss(logp, *arguments[rule])

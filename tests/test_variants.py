@@ -33,8 +33,14 @@ def lengths_of(group: Group) -> np.ndarray:
 
 def each_rule(old: np.ndarray, u: np.ndarray, n: np.ndarray, w: np.ndarray) -> list[tuple[str, tuple[np.ndarray, ...]]]:
     """Every form with what it takes beside ℓ."""
-    names = ("no_anchor", "tempered", "length_normalised", "reverse_kl")
-    return [(f"variants.tpo_{r}", a) for r, a in zip(names, ((w,), (old, u), (old, u, n), (w,)), strict=True)]
+    taken = {
+        "no_anchor": (w,),
+        "tempered": (old, u),
+        "length_normalised": (old, u, n),
+        "reverse_kl": (w,),
+        "reverse": (old, u),
+    }
+    return [(f"variants.tpo_{rule}", arguments) for rule, arguments in taken.items()]
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -50,6 +56,7 @@ def test_every_gradient_is_the_slope_of_its_loss(
         ("variants.tpo_tempered", (group.logp_old, u), {"eta": eta, "temperature": temperature}),
         ("variants.tpo_length_normalised", (group.logp_old, u, lengths_of(group)), {"eta": eta}),
         ("variants.tpo_reverse_kl", (w,), {}),
+        ("variants.tpo_reverse", (group.logp_old, u), {"eta": eta}),
     ):
         g = backend.grad(rule, group.logp, *args, mask=mask, **options)
         difference = group_difference(backend, rule, group.logp, *args, mask=mask, **options)
@@ -126,6 +133,29 @@ def test_reverse_kl_in_ratio_form_starts_as_group_pg(backend: Backend, group: Gr
     w = backend.call("tpo.tpo_weights", u, eta)
     g = backend.grad("variants.tpo_reverse_kl", group.logp_old - group.logp_old, w)
     np.testing.assert_allclose(g, -u / eta / group.k, atol=1e-12)
+
+
+@given(group=groups(), eta=etas)
+def test_reverse_of_an_anchored_target_is_the_divergence_from_it(backend: Backend, group: Group, eta: float) -> None:
+    u = backend.call("standardize.standardize", group.scores)
+    q = special.log_softmax(group.logp_old, -1) + u / eta
+    logs, p = special.log_softmax(group.logp, -1), special.softmax(group.logp, -1)
+    d = logs - special.log_softmax(q, -1)
+    loss = backend.call("variants.tpo_reverse_loss", group.logp, group.logp_old, u, eta)
+    # Finite also where q itself underflows, as it does under wide anchors.
+    np.testing.assert_allclose(loss, (p * d).sum(-1), rtol=1e-9, atol=1e-11)
+    g = backend.grad("variants.tpo_reverse", group.logp, group.logp_old, u, eta=eta)
+    np.testing.assert_allclose(g, p * (d - (p * d).sum(-1, keepdims=True)), rtol=1e-9, atol=1e-10)
+    c = backend.call("variants.tpo_reverse_coefficients", group.logp, group.logp_old, u, eta)
+    np.testing.assert_allclose(c, -g, rtol=1e-9, atol=1e-12)
+    rest = group.logp_old + u / eta + 3.0
+    np.testing.assert_allclose(backend.grad("variants.tpo_reverse", rest, group.logp_old, u, eta=eta), 0, atol=1e-11)
+
+
+@given(group=groups(kinds=("constant",)))
+def test_reverse_asks_for_exactly_nothing_at_equal_scores(backend: Backend, group: Group) -> None:
+    u = backend.call("standardize.standardize", group.scores)
+    assert (backend.call("variants.tpo_reverse_coefficients", group.logp_old, group.logp_old, u) == 0).all()
 
 
 @given(group=groups(min_k=2), c=st.floats(-100, 100))

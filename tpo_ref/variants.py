@@ -170,6 +170,62 @@ def tpo_reverse_kl_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = 
         return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)))
 
 
+def tpo_reverse_loss(
+    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None
+) -> Floats:
+    """Reverse KL from the policy to the target of (logp_old, u, eta), never infinite.
+
+    Paper: none (deviation D81)
+
+    L = KL(p‖q) with q ∝ p_old exp(u/η): `tpo_reverse_kl_loss` of `tpo_target`, computed from log q, which does not
+    underflow as q does.
+
+    Args: logp, logp_old (…, K) in nats, logp_old finite; u (…, K); eta > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`.
+
+    >>> float(tpo_reverse_loss([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).round(4))
+    0.4338
+    """
+    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    return np.asarray((p * d).sum(-1) + normaliser)
+
+
+def tpo_reverse_grad(
+    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None
+) -> Floats:
+    """Gradient of `tpo_reverse_loss`.
+
+    Paper: none (deviation D81)
+
+    ∂L/∂ℓ_i = p_i (d_i − Σ p d) with d = log p − log p_old − u/η; exactly 0 where ℓ is ℓ_old and u = 0.
+
+    Args, Raises: as `tpo_reverse_loss`. Returns: (…, K).
+
+    >>> tpo_reverse_grad([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).tolist()
+    [-0.5, 0.5]
+    """
+    p, d, _ = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    # Plus zero, so that a gradient of nothing is 0 and not −0.
+    return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)) + 0.0)
+
+
+def tpo_reverse_coefficients(
+    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None
+) -> Floats:
+    """One number per candidate that carries the whole gradient of `tpo_reverse_loss`.
+
+    Paper: none (deviation D81)
+
+    c = −p (d − Σ p d) with d = log p − log p_old − u/η; the surrogate −Σ c ℓ of `tpo_surrogate_loss` has the gradient.
+
+    Args, Raises: as `tpo_reverse_loss`. Returns: (…, K), Σ c = 0; exactly 0 where ℓ is ℓ_old and u = 0.
+
+    >>> tpo_reverse_coefficients([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).tolist()
+    [0.5, -0.5]
+    """
+    return 0.0 - tpo_reverse_grad(logp, logp_old, u, eta, mask)
+
+
 def _tempered(
     logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float, temperature: float, mask: ArrayLike | None
 ) -> tuple[Floats, Floats]:
@@ -202,3 +258,20 @@ def _log_gap(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None) -> tuple[Flo
         d = logs - np.log(q)
     # 0·log 0 = 0 where p = 0, whatever q is there.
     return p, np.where(p > 0, d, 0.0)
+
+
+def _log_gap_to_target(
+    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float, mask: ArrayLike | None
+) -> tuple[Floats, Floats, Floats]:
+    """Return p, log p − log p_old − u/η, and by group the log of the sum that q is divided by."""
+    eta = checks.positive("eta", eta)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw.shape)
+    old = checks.finite_log_weights("logp_old", logp_old, keep, raw.shape)
+    tilt = checks.finite("u", u, keep, raw.shape) / eta
+    logs, logs_old = simplex.log_softmax(raw, keep), simplex.log_softmax(old, keep)
+    p = np.exp(logs)
+    inside = keep & (p > 0)
+    gap = np.where(inside, logs, 0.0) - np.where(inside, logs_old, 0.0) - np.where(inside, tilt, 0.0)
+    normaliser = simplex.logsumexp(np.where(keep, logs_old + tilt, -np.inf), keep)
+    return p, gap, np.where(keep.any(-1), normaliser, 0.0)

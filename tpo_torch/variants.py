@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -106,3 +108,58 @@ def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> 
     inside = p != 0
     d = torch.where(inside, logs, 0.0) - torch.log(torch.where(inside, q, 1.0))
     return (torch.where(inside, p, 0.0) * d).sum(-1)
+
+
+def tpo_reverse_loss(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
+    """Reverse KL from the policy to the target of (logp_old, u, eta), never infinite.
+
+    Paper: none (deviation D81)
+
+    L = KL(p‖q) with q ∝ p_old exp(u/η): `tpo_reverse_kl_loss` of `tpo_target`, computed from log q, which does not
+    underflow as q does.
+
+    Args: logp, logp_old (…, K) in nats, logp_old finite; u (…, K); eta > 0; mask (…, K) bool.
+    Returns: (…), one loss per group in nats. Raises: TypeError, ValueError as `tpo_target`.
+
+    >>> tpo_reverse_loss(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]))
+    tensor(0.4338)
+    """
+    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    return (p * d).sum(-1) + normaliser
+
+
+def tpo_reverse_coefficients(
+    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None
+) -> Tensor:
+    """One number per candidate that carries the whole gradient of `tpo_reverse_loss`.
+
+    Paper: none (deviation D81)
+
+    c = −p (d − Σ p d) with d = log p − log p_old − u/η; the surrogate −Σ c ℓ of `tpo_surrogate_loss` has the gradient.
+
+    Args, Raises: as `tpo_reverse_loss`. Returns: (…, K), detached, Σ c = 0; exactly 0 where ℓ is ℓ_old and u = 0.
+
+    >>> tpo_reverse_coefficients(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0])).tolist()
+    [0.5, -0.5]
+    """
+    p, d, _ = _log_gap_to_target(logp.detach(), logp_old, u, eta, mask)
+    # Plus zero, so that a coefficient of nothing is 0 and not −0.
+    return 0.0 - p * (d - (p * d).sum(-1, keepdim=True))
+
+
+def _log_gap_to_target(
+    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return p, log p − log p_old − u/η, and by group the log of the sum that q is divided by."""
+    eta = checks.positive("eta", eta)
+    raw = checks.array("logp", logp)
+    keep = checks.mask_for(mask, raw)
+    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
+    tilt = checks.finite("u", u, keep, tuple(raw.shape)).detach() / eta
+    logs, logs_old = simplex.log_softmax(raw, keep), simplex.log_softmax(old, keep)
+    # Both branches of `where` must be finite where p = 0, or autograd makes 0·inf = NaN.
+    inside = keep & (logs.detach().exp() != 0)
+    logs = torch.where(inside, logs, 0.0)
+    gap = logs - torch.where(inside, logs_old, 0.0) - torch.where(inside, tilt, 0.0)
+    normaliser = simplex.logsumexp(torch.where(keep, logs_old + tilt, -math.inf), keep)
+    return torch.where(inside, logs.exp(), 0.0), gap, torch.where(keep.any(-1), normaliser, 0.0)

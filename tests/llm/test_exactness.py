@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ SPLIT = next(case for case in exactness.CASES if case.name == "three epochs, spl
 TRUNCATED = next(case for case in exactness.CASES if case.name == "truncated rows masked, split")
 
 
-def test_the_dense_reference_imports_nothing_but_torch() -> None:
+def test_the_dense_reference_imports_nothing_of_ours() -> None:
     nodes = list(ast.walk(ast.parse(Path(dense.__file__).read_text())))
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in modules} == {"__future__", "collections", "dataclasses", "torch"}
+    assert {name.split(".")[0] for name in modules} == {"__future__", "collections", "dataclasses", "math", "torch"}
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert not names & {"__import__", "importlib", "getattr", "exec", "eval"}
     # Nor does the reference call anything private of an object that is handed in.
@@ -66,9 +67,10 @@ def test_a_gradient_that_is_no_number_does_not_hold(monkeypatch: pytest.MonkeyPa
     assert not exactness.check(SPLIT).holds
 
 
-def test_an_unknown_anchor_is_refused_by_the_reference() -> None:
+@pytest.mark.parametrize("name", ["anchor", "score_scale", "divergence"])
+def test_an_unknown_name_is_refused_by_the_reference(name: str) -> None:
     settings = dense.DenseSettings(
-        0, 1, mask_truncated=False, anchor="rato", eta=1.0, tau=0.0, anchor_temperature=1.0, divide_by_length=False
+        0, 1, mask_truncated=False, anchor="policy", eta=1.0, tau=0.0, anchor_temperature=1.0, divide_by_length=False
     )
-    with pytest.raises(ValueError, match="anchor: got 'rato'"):
-        dense.group_loss(*torch.zeros(4, 2), settings)
+    with pytest.raises(ValueError, match=f"{name}: got 'rato'"):
+        dense.group_loss(*torch.eye(2), torch.tensor([1.0, 0.0]), torch.ones(2), replace(settings, **{name: "rato"}))

@@ -12,15 +12,20 @@ from helpers.strategies import SCORE_KINDS, SPREADS, etas, make_scores
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tpo_ref import scale
+from tpo_ref.lpo import DIVERGENCES
+from tpo_ref.scale import scale_scores
 from tpo_ref.simplex import softmax
-from tpo_ref.standardize import standardize
 from tpo_ref.tpo import tpo_ratio_grad, tpo_ratio_loss, tpo_target, tpo_weights
 from tpo_ref.variants import (
     tpo_length_normalised_grad,
     tpo_length_normalised_loss,
+    tpo_reverse_grad,
+    tpo_reverse_loss,
     tpo_tempered_grad,
     tpo_tempered_loss,
 )
+from tpo_torch.llm import target
 from tpo_torch.llm.groups import (
     ANCHORS,
     ZERO_VARIANCE,
@@ -46,6 +51,7 @@ class Rows:
     groups: np.ndarray
     lengths: np.ndarray
     valid: np.ndarray
+    deviation: np.ndarray
 
     def coefficients(self, settings: TargetSettings, **changed: Any) -> Coefficients:
         given = {name: torch.from_numpy(x) for name, x in vars(self).items()} | changed
@@ -66,27 +72,37 @@ def rows(draw: st.DrawFn, kinds: tuple[str, ...] = SCORE_KINDS, all_valid: bool 
     scores = np.concatenate([make_scores(kind[i], rng, (size,)) for i, size in enumerate(sizes)])
     valid = np.ones(n, bool) if all_valid else rng.random(n) < draw(st.sampled_from((0.0, 0.5, 1.0)))
     made = Rows(
-        rng.normal(0, spread, n), rng.normal(0, spread, n), scores, np.repeat(ids, sizes), rng.integers(1, 9, n), valid
+        rng.normal(0, spread, n),
+        rng.normal(0, spread, n),
+        scores,
+        np.repeat(ids, sizes),
+        rng.integers(1, 9, n),
+        valid,
+        np.repeat(rng.uniform(0.1, 2.0, len(sizes)), sizes),
     )
     return made.permuted(rng.permutation(n))
 
 
-taus = st.sampled_from((0.0, 0.3))
+# Scales with the noise that each takes; the mean of a group, which no score below 0 has, is tested by itself.
 settings_ = st.builds(
-    TargetSettings,
+    lambda unit, **others: TargetSettings(score_scale=unit[0], tau=unit[1], **others),
+    unit=st.sampled_from(
+        (("group_std", 0.0), ("group_std", 0.3), ("none", 0.0), ("batch_std", 0.0), ("batch_std", 0.3))
+    ),
     anchor=st.sampled_from(ANCHORS),
     eta=etas,
-    tau=taus,
     anchor_temperature=st.just(T),
     zero_variance=st.sampled_from(ZERO_VARIANCE),
     zero_variance_weight=st.just(0.25),
+    divergence=st.sampled_from(DIVERGENCES),
 )
 
 
 def whole_group(x: Rows, at: np.ndarray, made: TargetSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """u, q, c and the cross-entropy of the valid rows of one group, by the reference."""
     logp, old, n = x.logp[at], x.logp_old[at], x.lengths[at]
-    u = standardize(x.scores[at], tau=made.tau)
+    deviation = x.deviation[at][:1] if made.score_scale == "batch_std" else None
+    u = scale_scores(x.scores[at], made.score_scale, tau=made.tau, deviation=deviation)
     if made.anchor == "ratio":
         q = tpo_weights(u, made.eta)
         grad, loss = tpo_ratio_grad(logp, old, q), tpo_ratio_loss(logp, old, q)
@@ -99,21 +115,49 @@ def whole_group(x: Rows, at: np.ndarray, made: TargetSettings) -> tuple[np.ndarr
         q = tpo_target(old / temperature, u, made.eta)
         grad = tpo_tempered_grad(logp, old, u, made.eta, temperature)
         loss = tpo_tempered_loss(logp, old, u, made.eta, temperature)
+    if made.divergence == "reverse":
+        unit = {"length": n, "tempered": T}.get(made.anchor, 1.0)
+        before, now = (np.zeros_like(old), logp - old) if made.anchor == "ratio" else (old / unit, logp / unit)
+        grad, loss = (f(now, before, u, made.eta) for f in (tpo_reverse_grad, tpo_reverse_loss))
+        grad = grad / unit
     weight = {"anchor": 1.0, "mask": 0.0, "weight": made.zero_variance_weight}[made.zero_variance]
     idle = weight if np.ptp(u) == 0 else 1.0
     return u, q, -grad * idle, float(loss) * idle
+
+
+def test_the_settings_know_the_names_of_the_reference() -> None:
+    assert (target.SCALES, target.WITH_NOISE) == (scale.SCALES, scale.WITH_NOISE)
+    assert target.DIVERGENCES == DIVERGENCES
+
+
+def test_what_a_batch_or_a_scale_lacks_is_said() -> None:
+    with pytest.raises(ValueError, match=r"tau: got 0.1, expected 0 under score_scale 'none'"):
+        TargetSettings(score_scale="none", tau=0.1)
+    with pytest.raises(ValueError, match="deviation: got none"):
+        group_coefficients(
+            None, None, torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), TargetSettings(score_scale="batch_std")
+        )
 
 
 @given(rows(), settings_)
 @pytest.mark.paper("Eq. 2")
 @pytest.mark.paper("Prop. 1")
 def test_each_row_has_what_its_whole_group_gives_it(x: Rows, made: TargetSettings) -> None:
+    assert_as_whole_groups(x, made)
+
+
+@given(rows(), settings_)
+def test_so_it_has_in_units_of_the_mean(x: Rows, made: TargetSettings) -> None:
+    assert_as_whole_groups(replace(x, scores=np.abs(x.scores)), replace(made, score_scale="group_mean", tau=0.0))
+
+
+def assert_as_whole_groups(x: Rows, made: TargetSettings) -> None:
     found = x.coefficients(made)
     assert found.ids.tolist() == sorted(set(x.groups.tolist()))
     for g, name in enumerate(found.ids.tolist()):
         at = np.flatnonzero((x.groups == name) & x.valid)
         if not len(at):
-            assert float(found.cross_entropy[g]) == 0
+            assert float(found.loss[g]) == 0
             continue
         u, q, c, loss = whole_group(x, at, made)
         scale = {"length": x.lengths[at], "tempered": T}.get(made.anchor, 1.0)
@@ -122,7 +166,7 @@ def test_each_row_has_what_its_whole_group_gives_it(x: Rows, made: TargetSetting
             old, now = np.zeros(len(at)), x.logp[at] - x.logp_old[at]
         for given_, wanted in zip(found[:5], (u, softmax(old), softmax(now), q, c), strict=True):
             np.testing.assert_allclose(given_.numpy()[at], wanted, rtol=EXACT, atol=EXACT)
-        np.testing.assert_allclose(found.cross_entropy.numpy()[g], loss, rtol=EXACT, atol=EXACT)
+        np.testing.assert_allclose(found.loss.numpy()[g], loss, rtol=EXACT, atol=EXACT)
     for column in found[:5]:
         assert (column.numpy()[~x.valid] == 0).all()
     assert (found.valid.numpy() == x.valid).all()
@@ -178,7 +222,7 @@ def test_equal_scores_ask_for_exactly_nothing_at_the_snapshot(
         assert not x.coefficients(made, logp=now, logp_old=logp, scores=scores).c.any()
 
 
-@given(rows(), st.sampled_from(ZERO_VARIANCE), etas, taus)
+@given(rows(), st.sampled_from(ZERO_VARIANCE), etas, st.sampled_from((0.0, 0.3)))
 def test_an_unmoved_ratio_needs_no_log_probabilities(x: Rows, idle: str, eta: float, tau: float) -> None:
     made = TargetSettings("ratio", eta, tau, zero_variance=idle, zero_variance_weight=0.25)
     logp = torch.from_numpy(x.logp)

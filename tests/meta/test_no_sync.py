@@ -22,7 +22,7 @@ STEMS = (
     "diagnostics",
     "muon",
     *("simplex", "standardize", "tpo", "variants", "closed_form", "pg", "ppo", "grpo", "dg", "advantages"),
-    *("dapo", "gspo", "rebel", "regression", "pmpo"),
+    *("dapo", "gspo", "rebel", "regression", "pmpo", "scale", "lpo"),
 )
 SHAPE = (3, 4)
 RANDOM = torch.Generator().manual_seed(0)
@@ -55,6 +55,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
 NO_GROUPS = {
     *("diagnostics.group_mean", "diagnostics.summarise"),
     *("muon.newton_schulz", "muon.muon_step", "muon.nesterov_adam_step"),
+    "scale.batch_deviation",
     *("advantages.batch_standardised", "advantages.group_centred_batch_standardised"),
     *("grpo.grpo_token_loss", "closed_form.beta_ce"),
 }

@@ -9,7 +9,7 @@ from trl import GRPOConfig
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.options import LEVEL, LOSS_TYPE, REFUSED_OPTIONS, batch_layout, check_option
-from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings
+from tpo_torch.llm.target import ANCHORS, DIVERGENCES, SCALES, ZERO_VARIANCE, TargetSettings
 
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -43,6 +43,14 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
         metadata={"help": f"What groups of equal rewards ask for in later epochs: {', '.join(ZERO_VARIANCE)}."},
     )
     zero_variance_weight: float = field(default=1.0, metadata={"help": "Their weight under zero_variance='weight'."})
+    score_scale: str = field(
+        default="group_std",
+        metadata={"help": f"What the scores are measured in: {', '.join(SCALES)}; the paper's is group_std."},
+    )
+    divergence: str = field(
+        default="forward",
+        metadata={"help": f"By what the policy is fitted: {', '.join(DIVERGENCES)}; the paper's is forward."},
+    )
     shuffle_rows: bool = field(
         default=False,
         metadata={
@@ -76,7 +84,14 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     def target(self) -> TargetSettings:
         """The settings of the target alone."""
         return TargetSettings(
-            self.anchor, self.eta, self.tau, self.anchor_temperature, self.zero_variance, self.zero_variance_weight
+            self.anchor,
+            self.eta,
+            self.tau,
+            self.anchor_temperature,
+            self.zero_variance,
+            self.zero_variance_weight,
+            self.score_scale,
+            self.divergence,
         )
 
     @property

@@ -15,8 +15,9 @@ from torch import Tensor
 from tpo_torch import checks, simplex
 from tpo_torch.diagnostics import zero_variance
 from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings
-from tpo_torch.standardize import standardize
+from tpo_torch.scale import scale_scores
 from tpo_torch.tpo import tpo_coefficients, tpo_loss, tpo_target
+from tpo_torch.variants import tpo_reverse_coefficients, tpo_reverse_loss
 
 __all__ = [
     "ANCHORS",
@@ -49,10 +50,11 @@ class Packing(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """By row, (N,): u, p_old, p, q and c; 0 in rows that take no part. By group, (G,): cross_entropy in nats, and ids.
+    """By row, (N,): u, p_old, p, q and c; 0 in rows that take no part. By group, (G,): loss in nats, and ids.
 
-    `p_old` and `p` are the distributions that the anchor compares: softmax(ℓ) of the group for "policy", 1/K and
-    softmax(ℓ − ℓ_old) for "ratio", and those of ℓ/n and ℓ/T for "length" and "tempered".
+    The loss is the cross-entropy −Σ q log p, or KL(p‖q) under the reverse divergence. `p_old` and `p` are the
+    distributions that the anchor compares: softmax(ℓ) of the group for "policy", 1/K and softmax(ℓ − ℓ_old) for
+    "ratio", and those of ℓ/n and ℓ/T for "length" and "tempered".
     """
 
     u: Tensor
@@ -60,7 +62,7 @@ class Coefficients(NamedTuple):
     p: Tensor
     q: Tensor
     c: Tensor
-    cross_entropy: Tensor
+    loss: Tensor
     valid: Tensor
     ids: Tensor
 
@@ -111,17 +113,20 @@ def group_coefficients(
     settings: TargetSettings,
     lengths: Tensor | None = None,
     valid: Tensor | None = None,
+    deviation: Tensor | None = None,
 ) -> Coefficients:
     """The target of every group and one coefficient per row, c = −∂L/∂ℓ.
 
     Paper: Eq. 2, Prop. 1 (the other anchors: deviation D5)
 
-    policy: c = q − p. ratio: c = w − P with P = softmax(ℓ − ℓ_old). length: (q̃ − p̃)/n. tempered: (q̃ − p̃)/T. Where
-    logp is logp_old and the scores of a group are equal, c is 0 to the last bit, whatever the anchor.
+    policy: c = q − p. ratio: c = w − P with P = softmax(ℓ − ℓ_old). length: (q̃ − p̃)/n. tempered: (q̃ − p̃)/T. Under
+    the reverse divergence q − p becomes −p(d − Σ p d), d = log p − log q. Where logp is logp_old and the scores of a
+    group are equal, c is 0 to the last bit, whatever the settings.
 
     Args: logp, logp_old (N,) sums of token log-probabilities, None for both where the policy has not moved and the
         anchor is "ratio", which then needs neither; scores (N,) raw rewards; groups (N,) ids, all rows of a group
-        among these N; lengths (N,) tokens summed over, for anchor "length"; valid (N,) bool, False = takes no part.
+        among these N; lengths (N,) tokens summed over, for anchor "length"; valid (N,) bool, False = takes no part;
+        deviation (N,) of the scores of the batch that each row was generated in, for score_scale "batch_std".
     Returns: `Coefficients`, detached, in the wider dtype of the inputs.
     Raises: TypeError, ValueError for other shapes, non-finite numbers in a valid row, or missing log-probabilities.
 
@@ -132,31 +137,54 @@ def group_coefficients(
     if (logp is None or logp_old is None) and (settings.anchor != "ratio" or logp is not logp_old):
         raise ValueError(f"logp: got none, expected log-probabilities; only an unmoved ratio needs none: {settings}")
     packing = pack(groups)
-    rows = {"scores": scores, "logp": logp, "logp_old": logp_old, "lengths": lengths, "valid": valid}
+    rows = {
+        "scores": scores,
+        "logp": logp,
+        "logp_old": logp_old,
+        "lengths": lengths,
+        "valid": valid,
+        "deviation": deviation,
+    }
     for name, column in rows.items():
         if column is not None:
             checks.same_shape(name, column, tuple(groups.shape))
         if column is not None and name.startswith("logp") and not column.is_floating_point():
             raise TypeError(f"{name}: got {column.dtype}, expected log-probabilities; were token ids passed?")
     keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
-    u = standardize(packing.to_groups(scores), keep, settings.tau)
+    u = scale_scores(
+        packing.to_groups(scores),
+        settings.score_scale,
+        keep,
+        settings.tau,
+        None if settings.score_scale != "batch_std" else _of_batch(deviation, packing),
+    )
     u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))
     old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach()).to(u.dtype)
     now = old if logp is None or logp is logp_old else packing.to_groups(logp.detach()).to(u.dtype)
     x_old, x, scale = _anchored(settings, old, now, keep, None if lengths is None else packing.to_groups(lengths))
     q = tpo_target(x_old, u, settings.eta, keep)
     weight = torch.where(zero_variance(u, keep) == 1, settings.idle_weight, 1.0).to(q.dtype)
+    if settings.divergence == "reverse":
+        c, loss = (f(x, x_old, u, settings.eta, keep) for f in (tpo_reverse_coefficients, tpo_reverse_loss))
+    else:
+        c, loss = tpo_coefficients(x, q, keep), tpo_loss(x, q, keep)
     by_row = (
         u,
         simplex.softmax(x_old, keep),
         simplex.softmax(x, keep),
         q,
         # Plus zero, so that a masked group has 0 and not −0.
-        torch.where(keep, tpo_coefficients(x, q, keep) * weight.unsqueeze(-1) / scale, 0.0) + 0.0,
+        torch.where(keep, c * weight.unsqueeze(-1) / scale, 0.0) + 0.0,
     )
     u, p_old, p, q, c = (packing.to_rows(torch.where(keep, part, 0.0)) for part in by_row)
-    loss = tpo_loss(x, by_row[3], keep) * weight
-    return Coefficients(u, p_old, p, q, c, loss, packing.to_rows(keep), packing.ids)
+    return Coefficients(u, p_old, p, q, c, loss * weight, packing.to_rows(keep), packing.ids)
+
+
+def _of_batch(deviation: Tensor | None, packing: Packing) -> Tensor:
+    """(N,) to (G, 1): the deviation of the batch that each group belongs to."""
+    if deviation is None:
+        raise ValueError("deviation: got none, expected that of the batch; score_scale 'batch_std' divides by it")
+    return packing.to_groups(deviation)[:, :1]
 
 
 def _anchored(

@@ -25,6 +25,8 @@ NOT_OURS = (
     "entropy",
     "kl",
 )
+# What the loss of a divergence is called.
+LOSS_NAMES = {"forward": "cross_entropy", "reverse": "reverse_kl"}
 
 
 class CompletionRows(NamedTuple):
@@ -34,6 +36,7 @@ class CompletionRows(NamedTuple):
     row: Tensor
     score: Tensor
     valid: Tensor
+    deviation: Tensor  # of the scores of its round of generation
     length: Tensor
     digest: Tensor
     finished: Tensor
@@ -60,9 +63,19 @@ class Window:
 
     def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
         """Add the rows of one micro-batch, by their numbers in the round."""
-        columns_of_round = (round_.groups, round_.scores, round_.valid, round_.lengths, round_.digest, round_.finished)
-        group, score, valid, length, digest, finished = (x[rows] for x in columns_of_round)
-        columns = CompletionRows(group, rows, score, valid, length, digest, finished, logp, logp_old, *sums)
+        group, score, valid, deviation, length, digest, finished = (
+            x[rows]
+            for x in (
+                round_.groups,
+                round_.scores,
+                round_.valid,
+                round_.deviation,
+                round_.lengths,
+                round_.digest,
+                round_.finished,
+            )
+        )
+        columns = CompletionRows(group, rows, score, valid, deviation, length, digest, finished, logp, logp_old, *sums)
         self._parts.append(torch.stack([x.double() for x in columns], -1))
 
     def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
@@ -96,7 +109,9 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
 def fit_of(rows: CompletionRows, settings: TargetSettings) -> Coefficients:
     """Return target and coefficients of the rows of an optimizer step, which must be whole groups."""
     groups, valid = rows.group.long(), rows.valid.bool()
-    return group_coefficients(rows.logp, rows.logp_old, rows.score, groups, settings, rows.length, valid)
+    return group_coefficients(
+        rows.logp, rows.logp_old, rows.score, groups, settings, rows.length, valid, rows.deviation
+    )
 
 
 def figures(rows: CompletionRows, fit: Coefficients, settings: TargetSettings, beta: float = 0.0) -> dict[str, float]:
@@ -115,11 +130,12 @@ def figures(rows: CompletionRows, fit: Coefficients, settings: TargetSettings, b
     tokens = rows.length.sum().clamp(min=1)
     old = packing.to_groups(anchor_logits(rows, settings))
     health = diagnostics.anchor_health(old, u, settings.eta, keep)
-    cross_entropy = torch.where(keep.any(-1), fit.cross_entropy, math.nan)
+    # The cross-entropy of each group, or the reverse divergence: what is minimised.
+    loss = torch.where(keep.any(-1), fit.loss, math.nan)
     # A p that underflows where q just does not would make it infinite.
     distance = torch.where(keep.any(-1), simplex.kl(q, p.clamp(min=torch.finfo(p.dtype).tiny)), math.nan)
     figures_ = {
-        "tpo/cross_entropy": diagnostics.group_mean(cross_entropy),
+        f"tpo/{LOSS_NAMES[settings.divergence]}": diagnostics.group_mean(loss),
         "tpo/kl_target": diagnostics.group_mean(distance),
         "tpo/target_entropy": diagnostics.group_mean(torch.where(keep.any(-1), simplex.entropy(q), math.nan)),
         "tpo/max_coefficient": fit.c.abs().max(),

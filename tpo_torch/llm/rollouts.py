@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tpo_torch.llm.groups import scorable
+from tpo_torch.scale import batch_deviation
 from tpo_torch.standardize import standardize
 
 # A double holds integers below 2^53 exactly, and so a digest of this many bits.
@@ -54,6 +56,11 @@ class Round:
         """The id of each row's group, (N,); no two groups of a run have the same."""
         rows = torch.arange(len(self.scores), device=self.scores.device)
         return rows // self.size + self.number * (len(self.scores) // self.size)
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """The standard deviation of the scores of the round, for each row, (N,)."""
+        return batch_deviation(self.scores, self.valid).expand(len(self.scores))
 
     def moved(self, step: int) -> bool:
         """Whether an optimizer step lies between the generation and now."""

@@ -8,6 +8,10 @@ from tpo_ref import checks
 
 ANCHORS = ("policy", "ratio", "length", "tempered")
 ZERO_VARIANCE = ("anchor", "mask", "weight")
+# As in tpo_ref.scale and tpo_ref.lpo, which a test compares.
+SCALES = ("group_std", "none", "group_mean", "batch_std")
+WITH_NOISE = ("group_std", "batch_std")
+DIVERGENCES = ("forward", "reverse")
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,11 @@ class TargetSettings:
         the temperature; tau ≥ 0, the scorer's noise in the unit of the rewards; anchor_temperature > 0, T of
         "tempered";
         zero_variance, what a group of equal scores asks for: "anchor" (the paper: stay at p_old), "mask" (nothing),
-        "weight" (zero_variance_weight of the paper's pull, a number ≥ 0).
-    Raises: TypeError, ValueError for an unknown name or a number out of range.
+        "weight" (zero_variance_weight of the paper's pull, a number ≥ 0);
+        score_scale, what scores are measured in before they tilt: "group_std" (the paper), "none", "group_mean",
+        "batch_std" (deviation D80); divergence, by what the policy is fitted: "forward" (the paper's cross-entropy),
+        "reverse" (KL from the policy to the target, deviation D81).
+    Raises: TypeError, ValueError for an unknown name or a number out of range, and for tau under a scale without it.
 
     >>> TargetSettings(anchor="rato")
     Traceback (most recent call last):
@@ -33,6 +40,8 @@ class TargetSettings:
     anchor_temperature: float = 1.0
     zero_variance: str = "anchor"
     zero_variance_weight: float = 1.0
+    score_scale: str = "group_std"
+    divergence: str = "forward"
 
     def __post_init__(self) -> None:
         checks.choice("anchor", self.anchor, ANCHORS)
@@ -41,6 +50,12 @@ class TargetSettings:
         checks.non_negative("tau", self.tau)
         checks.positive("anchor_temperature", self.anchor_temperature)
         checks.non_negative("zero_variance_weight", self.zero_variance_weight)
+        checks.choice("score_scale", self.score_scale, SCALES)
+        checks.choice("divergence", self.divergence, DIVERGENCES)
+        if self.tau and self.score_scale not in WITH_NOISE:
+            raise ValueError(
+                f"tau: got {self.tau:g}, expected 0 under score_scale {self.score_scale!r}, which has none"
+            )
 
     @property
     def idle_weight(self) -> float:

@@ -136,6 +136,12 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             self._rounds,
             self.state.global_step,
         )
+        if self.args.score_scale == "group_mean" and bool((round_.scores < 0).any()):
+            lowest = float(round_.scores.min())
+            raise ValueError(
+                f"reward: got {lowest:g}, expected none below 0 under score_scale 'group_mean', which divides by the "
+                "mean of a group; shift the rewards, or take 'none' or 'group_std'"
+            )
         old = batch.pop("old_per_token_logps", None)
         if old is not None:
             round_.logp_old[batch[ROWS]] = summed(old, mask)
@@ -182,7 +188,14 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         round_ = self._round
         groups, valid = round_.groups[rows], round_.valid[rows]
         coefficients = group_coefficients(
-            logp, logp_old, round_.scores[rows], groups, self.args.target, round_.lengths[rows], valid
+            logp,
+            logp_old,
+            round_.scores[rows],
+            groups,
+            self.args.target,
+            round_.lengths[rows],
+            valid,
+            round_.deviation[rows],
         )
         if len(rows) != len(coefficients.ids) * self.num_generations:
             raise RuntimeError(
@@ -198,7 +211,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         c[rows] = coefficients.c.to(c.dtype)
         for part in parts:
             part["advantages"] = c[part[ROWS]] * self.num_generations
-        self._loss_value = coefficients.cross_entropy.mean()
+        self._loss_value = coefficients.loss.mean()
 
     def _without_gradient(self, part: dict[str, Any]) -> Tensor:
         """Return ℓ of the rows of a micro-batch under the present policy, (B,)."""

@@ -24,10 +24,10 @@ from transformers.utils import logging
 
 from tpo_ref.study import files
 from tpo_torch.llm.config import TargetPOConfig
-from tpo_torch.llm.groups import ANCHORS
 from tpo_torch.llm.program.exactness.comparison import Comparison, DoubleTrainer
 from tpo_torch.llm.program.exactness.dense import DenseSettings
 from tpo_torch.llm.program.exactness.task import PROMPTS, tiny_model, tiny_tokenizer
+from tpo_torch.llm.target import ANCHORS, SCALES
 
 # Relative tolerance: larger than rounding in double precision, over two layers and a sum of a hundred tokens, and far
 # smaller than the effect of a wrong coefficient.
@@ -67,6 +67,7 @@ BASE: dict[str, Any] = {
     "divide_by_length": False,
 }
 SHIPPED = {"anchor": "ratio", "divide_by_length": True}
+TWO_ROUNDS = {"gradient_accumulation_steps": 2, "steps_per_generation": 1}
 SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
 CASES = (
     Case("whole groups in a micro-batch"),
@@ -76,7 +77,7 @@ CASES = (
     Case("rows shuffled", {**SPLIT, "shuffle_rows": True}),
     Case("two optimizer steps per round", {"gradient_accumulation_steps": 1, "steps_per_generation": 2}),
     Case("two steps per round, split", {**SPLIT, "steps_per_generation": 8, "shuffle_rows": True}),
-    Case("two rounds per step", {"gradient_accumulation_steps": 2, "steps_per_generation": 1}),
+    Case("two rounds per step", TWO_ROUNDS),
     Case("three epochs", {"num_iterations": 3, "max_steps": 3}),
     Case("three epochs, split", {**SPLIT, "num_iterations": 3, "max_steps": 3}),
     Case(
@@ -98,8 +99,25 @@ CASES = (
         for anchor in ANCHORS[1:]
         for cut in ({}, SPLIT)
     ),
+    *(
+        Case(
+            f"scale {scale}, {'split, ' if cut else ''}two epochs",
+            {**SHIPPED, "score_scale": scale, "num_iterations": 2, **cut},
+        )
+        for scale in SCALES[1:]
+        for cut in ({}, SPLIT)
+    ),
+    Case("scale batch_std, two rounds per step", {**SHIPPED, **TWO_ROUNDS, "score_scale": "batch_std"}),
+    *(
+        Case(
+            f"reverse, anchor {anchor}, {'split, ' if cut else ''}two epochs",
+            {"anchor": anchor, "divergence": "reverse", "num_iterations": 2, **cut},
+        )
+        for anchor in ANCHORS[:2]
+        for cut in ({}, SPLIT)
+    ),
     Case("defaults, split", {**SPLIT, **SHIPPED}),
-    Case("defaults, two rounds per step", {**SHIPPED, "gradient_accumulation_steps": 2, "steps_per_generation": 1}),
+    Case("defaults, two rounds per step", {**SHIPPED, **TWO_ROUNDS}),
     Case("defaults, three epochs, split", {**SPLIT, **SHIPPED, "num_iterations": 3, "max_steps": 3}),
 )
 
@@ -115,6 +133,10 @@ CASES_TOGETHER = (
     Case(
         "anchor ratio, over both, two epochs",
         {"per_device_train_batch_size": 2, "anchor": "ratio", "num_iterations": 2},
+    ),
+    Case(
+        "scale batch_std, over both",
+        {**SHIPPED, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "score_scale": "batch_std"},
     ),
     Case("defaults, over both", {"per_device_train_batch_size": 2, **SHIPPED, "num_iterations": 2}),
 )
@@ -200,6 +222,8 @@ def check(case: Case) -> ExactnessReport:
             tau=config.tau,
             anchor_temperature=config.anchor_temperature,
             divide_by_length=config.divide_by_length,
+            score_scale=config.score_scale,
+            divergence=config.divergence,
         )
         comparison = Comparison(copy.deepcopy(policy), settings, tokenizer, config.num_generations)
         trainer = DoubleTrainer(

@@ -145,6 +145,7 @@ class Comparison(TrainerCallback):  # type: ignore[misc]
                 old.append(logp_old)
         if visited:
             raise RuntimeError(f"got {visited.total()} completions of no whole group, expected whole groups in a step")
-        losses = dense.group_losses(self.model, whole, old, self.settings)
+        deviation = dense.batch_deviation(self.groups[number], self.settings)
+        losses = dense.group_losses(self.model, whole, old, self.settings, deviation)
         divisor = dense.mean_length(self.groups[number], self.settings) if self.settings.divide_by_length else 1.0
         return [loss / divisor for loss in losses]

@@ -1,12 +1,13 @@
 """The dense reference of the exactness check: whole groups in one forward pass, and the paper's formulas.
 
 The reference starts from what anybody outside the trainer sees: tokens of prompts and completions, rewards, and the
-settings. It imports torch alone, so that an error of the trainer cannot be repeated here, which
+settings. It imports torch and nothing of ours, so that an error of the trainer cannot be repeated here, which
 `tests/llm/test_exactness.py` checks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,10 @@ class DenseSettings:
     anchor_temperature: float
     # Whether the loss is divided by the mean length of a round's completions.
     divide_by_length: bool
+    # What rewards are measured in: "group_std", "none", "group_mean" or "batch_std".
+    score_scale: str = "group_std"
+    # "forward", the cross-entropy to the target, or "reverse", the divergence from policy to target.
+    divergence: str = "forward"
 
 
 @dataclass(frozen=True)
@@ -97,16 +102,37 @@ def mean_length(groups: Sequence[Sequence[Completion]], settings: DenseSettings)
     return sum(lengths) / len(lengths) if lengths else 1.0
 
 
-def group_loss(logp: Tensor, logp_old: Tensor, rewards: Tensor, lengths: Tensor, settings: DenseSettings) -> Tensor:
-    """Return −Σ q log p of one group, q ∝ p_old exp(u/η), as the paper writes it, or for another anchor; all (K,).
+def scaled(rewards: Tensor, batch_deviation: float, settings: DenseSettings) -> Tensor:
+    """Return the rewards of one group less their mean, in the unit of the score scale; (K,)."""
+    difference = rewards - rewards.mean()
+    if rewards.max() <= rewards.min():
+        return torch.zeros_like(rewards)
+    if settings.score_scale == "group_std":
+        return difference / (difference.square().mean() + settings.tau**2).sqrt()
+    if settings.score_scale == "batch_std":
+        return difference / math.hypot(batch_deviation, settings.tau)
+    if settings.score_scale == "group_mean":
+        return difference / rewards.mean()
+    if settings.score_scale == "none":
+        return difference
+    raise ValueError(f"score_scale: got {settings.score_scale!r}, expected a name")
+
+
+def group_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    rewards: Tensor,
+    lengths: Tensor,
+    settings: DenseSettings,
+    batch_deviation: float = 1.0,
+) -> Tensor:
+    """Return −Σ q log p of one group, q ∝ p_old exp(u/η), as the paper writes it, or for other settings; all (K,).
 
     A group without members has the loss 0.
     """
     if not len(logp):
         return logp.sum()
-    deviation = rewards - rewards.mean()
-    spread = (deviation.square().mean() + settings.tau**2).sqrt()
-    u = deviation / spread if rewards.max() > rewards.min() else torch.zeros_like(rewards)
+    u = scaled(rewards, batch_deviation, settings)
     if settings.anchor == "ratio":
         x, x_old = logp - logp_old, torch.zeros_like(logp_old)
     elif settings.anchor == "length":
@@ -117,16 +143,32 @@ def group_loss(logp: Tensor, logp_old: Tensor, rewards: Tensor, lengths: Tensor,
         x, x_old = logp, logp_old
     else:
         raise ValueError(f"anchor: got {settings.anchor!r}, expected 'policy', 'ratio', 'length' or 'tempered'")
-    q = torch.softmax(torch.log_softmax(x_old, -1) + u / settings.eta, -1)
-    return -(q * torch.log_softmax(x, -1)).sum()
+    log_q = torch.log_softmax(torch.log_softmax(x_old, -1) + u / settings.eta, -1)
+    log_p = torch.log_softmax(x, -1)
+    if settings.divergence == "reverse":
+        return (log_p.exp() * (log_p - log_q)).sum()
+    if settings.divergence == "forward":
+        return -(log_q.exp() * log_p).sum()
+    raise ValueError(f"divergence: got {settings.divergence!r}, expected 'forward' or 'reverse'")
+
+
+def batch_deviation(groups: Sequence[Sequence[Completion]], settings: DenseSettings) -> float:
+    """Return the standard deviation of the rewards of a round, over the completions that are in their groups."""
+    rewards = [completion.reward for group in groups for completion in group if takes_part(completion, settings)]
+    return float(torch.tensor(rewards, dtype=torch.float64).std(correction=0)) if rewards else 1.0
 
 
 def group_losses(
-    model: nn.Module, groups: Sequence[Sequence[Completion]], logp_old: Sequence[Tensor], settings: DenseSettings
+    model: nn.Module,
+    groups: Sequence[Sequence[Completion]],
+    logp_old: Sequence[Tensor],
+    settings: DenseSettings,
+    deviation: float = 1.0,
 ) -> list[Tensor]:
     """Return the loss of each group, all of them in one forward pass.
 
-    Args: groups, the completions of each prompt, equally many; logp_old, ℓ_old of the same completions, (K,) per group.
+    Args: groups, the completions of each prompt, equally many; logp_old, ℓ_old of the same completions, (K,) per group;
+        deviation, of the rewards of the round.
     """
     logp = log_probabilities(model, [completion for group in groups for completion in group], settings.pad)
     losses = []
@@ -134,7 +176,7 @@ def group_losses(
         members = torch.tensor([takes_part(completion, settings) for completion in group])
         rewards = torch.tensor([completion.reward for completion in group], dtype=torch.float64)
         lengths = torch.tensor([len(completion.tokens) for completion in group])
-        losses.append(group_loss(now[members], old[members], rewards[members], lengths[members], settings))
+        losses.append(group_loss(now[members], old[members], rewards[members], lengths[members], settings, deviation))
     return losses
 
 

@@ -169,12 +169,12 @@ def test_the_logit_of_the_action_has_p_minus_q(case: Choices, eta: float) -> Non
     pi = special.softmax(case.logits, -1)
     p, q = np.exp(case.sampled(case.logits)), special.expit(t)
     others = -pi * ((p - q) / (1 - p))[:, None]
-    np.testing.assert_allclose(g, np.where(case.chosen == 1, (p - q)[:, None], others), rtol=1e-9, atol=1e-12)
     # Where p is close to 1 the log-softmax itself has lost digits of 1 − p.
-    np.testing.assert_allclose(g.sum(-1), 0, atol=1e-10)
+    np.testing.assert_allclose(g, np.where(case.chosen == 1, (p - q)[:, None], others), atol=1e-7)
+    np.testing.assert_allclose(g.sum(-1), 0, atol=1e-7)
     # The closed form takes the same way.
     closed = BACKENDS["numpy"].grad(RULE, case.sampled(case.logits), t)[:, None] * (case.chosen - pi)
-    np.testing.assert_allclose(g, closed, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(g, closed, atol=1e-7)
 
 
 @pytest.mark.paper("App. C")

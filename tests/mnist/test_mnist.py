@@ -101,12 +101,12 @@ def test_the_table_of_scores_equals_standardising_each_image(seed: int) -> None:
 
 
 @pytest.mark.paper("App. C")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.1, 1.0, 3.0]), eta=st.sampled_from([0.5, 1.0, 3.0]))
 def test_tpo_of_the_sampled_action_has_the_gradient_of_the_ten(
     dtype: torch.dtype, tolerance: float, seed: int, spread: float, eta: float
 ) -> None:
-    # As the paper states it, and as this method was computed before `single` was a function of its own.
+    # As the paper states it: a target over the ten classes from standardised scores.
     logits, labels = policies(seed, n=20, spread=spread)
     logits = logits.to(dtype)
     actions = torch.randint(CLASSES, labels.shape, generator=torch.Generator().manual_seed(seed))

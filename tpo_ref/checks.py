@@ -111,9 +111,8 @@ def log_probabilities(name: str, x: ArrayLike, mask: Bools | None = None, shape:
     """Finite logarithms of probabilities, each of its own: at most 0; masked entries come back as 0."""
     a = finite_log_weights(name, x, mask, shape)
     if (a > 0).any():
-        raise ValueError(
-            f"{name}: got {a.max():g}, expected log-probabilities, at most 0; clip rounding at 0, and pass no log-density"
-        )
+        most = float(a.max())
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clip rounding, pass no density")
     return a
 
 

@@ -104,16 +104,12 @@ def probabilities(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def log_probabilities(
-    name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None
-) -> Tensor:
+def log_probabilities(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
     """Finite logarithms of probabilities, each of its own: at most 0; masked entries come back as 0."""
     x = finite_log_weights(name, x, mask, shape)
     if not all_hold(x <= 0):
-        raise ValueError(
-            f"{name}: got {float(x.max()):g}, expected log-probabilities, at most 0; clamp rounding at 0, and pass no "
-            "log-density"
-        )
+        most = float(x.max())
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clamp rounding, pass no density")
     return x
 
 

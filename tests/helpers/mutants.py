@@ -71,8 +71,8 @@ WEIGHTS = "test_diagnostics.test_weights_of_winners_and_losers_are_means_over_th
 FIGURES = "test_diagnostics.test_every_figure_is_its_definition"
 SINGLE = "test_single.test_the_target_moves_the_log_odds_by_the_advantage"
 SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
-SINGLE_MASKED = "test_single.test_a_masked_sample_may_hold_anything_and_is_zero"
-SINGLE_GRAPH = "test_single.test_the_graph_reaches_the_current_policy_only"
+SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
+SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
 
 MUTANTS = (

@@ -112,7 +112,7 @@ def log_probabilities(name: str, x: ArrayLike, mask: Bools | None = None, shape:
     a = finite_log_weights(name, x, mask, shape)
     if (a > 0).any():
         most = float(a.max())
-        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clip rounding, pass no density")
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clip it, or pass no density")
     return a
 
 

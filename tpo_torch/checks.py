@@ -109,7 +109,7 @@ def log_probabilities(name: str, x: Tensor, mask: Tensor | None = None, shape: t
     x = finite_log_weights(name, x, mask, shape)
     if not all_hold(x <= 0):
         most = float(x.max())
-        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clamp rounding, pass no density")
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clamp it, or pass no density")
     return x
 
 

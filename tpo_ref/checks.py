@@ -107,6 +107,15 @@ def probabilities(name: str, x: ArrayLike) -> Floats:
     return a
 
 
+def log_probabilities(name: str, x: ArrayLike, mask: Bools | None = None, shape: Any = None) -> Floats:
+    """Finite logarithms of probabilities, each of its own: at most 0; masked entries come back as 0."""
+    a = finite_log_weights(name, x, mask, shape)
+    if (a > 0).any():
+        most = float(a.max())
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clip it, or pass no density")
+    return a
+
+
 def labels(name: str, x: ArrayLike, shape: tuple[int, ...], classes: int) -> NDArray[Any]:
     """Integers 0…classes − 1, of exactly the given shape."""
     a = np.asarray(x)

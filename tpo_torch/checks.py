@@ -63,7 +63,7 @@ def finite(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, .
 
 def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
     """Log-probabilities up to a constant; −inf allowed, not for a whole group; masked come back −inf."""
-    x = _log_probabilities(name, x)
+    x = _floating_logp(name, x)
     if shape is not None:
         same_shape(name, x, shape)
     if mask is not None:
@@ -81,7 +81,7 @@ def finite_log_weights(
     name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None
 ) -> Tensor:
     """Finite log-probabilities, for the rules that form ratios; masked entries come back as 0."""
-    return finite(name, _log_probabilities(name, x), mask, shape)
+    return finite(name, _floating_logp(name, x), mask, shape)
 
 
 def distribution(name: str, x: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -101,6 +101,15 @@ def probabilities(name: str, x: Tensor) -> Tensor:
     x = finite(name, x)
     if not all_hold((x >= 0) & (x <= 1)):
         raise ValueError(f"{name}: got values in [{float(x.min()):g}, {float(x.max()):g}], expected [0, 1]")
+    return x
+
+
+def log_probabilities(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Finite logarithms of probabilities, each of its own: at most 0; masked entries come back as 0."""
+    x = finite_log_weights(name, x, mask, shape)
+    if not all_hold(x <= 0):
+        most = float(x.max())
+        raise ValueError(f"{name}: got {most:g}, expected log-probabilities, at most 0; clamp it, or pass no density")
     return x
 
 
@@ -161,7 +170,7 @@ def _scalar(name: str, x: float, what: str, holds: Any) -> float:
     return float(x)
 
 
-def _log_probabilities(name: str, x: Tensor) -> Tensor:
+def _floating_logp(name: str, x: Tensor) -> Tensor:
     if not array(name, x).is_floating_point():
         raise TypeError(f"{name}: got dtype {x.dtype}, expected floating log-probabilities; were token ids passed?")
     return _floats(x)

@@ -69,6 +69,10 @@ GRPO = "test_grpo.test_a_zero_variance_group_keeps_only_the_pull"
 MUON = "test_muon.test_golden_values"
 WEIGHTS = "test_diagnostics.test_weights_of_winners_and_losers_are_means_over_them"
 FIGURES = "test_diagnostics.test_every_figure_is_its_definition"
+SINGLE = "test_single.test_the_target_moves_the_log_odds_by_the_advantage"
+SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
+SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
+SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
 
 MUTANTS = (
@@ -105,6 +109,14 @@ MUTANTS = (
     Mutant("penalty pushes away", "tpo_ref", "grpo._each_grad", "- beta", "+ beta", GRPO),
     Mutant("gate upside down", "tpo_ref", "dg._gated", "-a * x", "a * x", DG),
     Mutant("lost stop-gradient", "tpo_torch", "dg.dg_loss", "x.detach()", "x", DG),
+    # One sampled action.
+    Mutant("tilt downwards", "tpo_ref", "single.tpo_single_target", "(x) + tilt", "(x) - tilt", SINGLE),
+    Mutant("tilt downwards", "tpo_torch", "single.tpo_single_target", "(x) + tilt", "(x) - tilt", SINGLE),
+    Mutant("odds taken for probability", "tpo_ref", "single.tpo_single_target", "x - _log1mexp(x)", "x", SINGLE),
+    Mutant("sign flip", "tpo_ref", "single.tpo_single_grad", "size * -np", "size * np", SINGLE_GRADIENT),
+    Mutant("the others left out", "tpo_torch", "single.tpo_single_loss", "(-t) *", "(-t) * 0 *", SINGLE_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "single.tpo_single_loss", "where(keep,", "where(keep | True,", SINGLE_MASKED),
+    Mutant("lost stop-gradient", "tpo_torch", "single.tpo_single_target", "keep).detach()", "keep)", SINGLE_GRAPH),
     # The optimiser and the figures of the sequence tasks.
     Mutant("no look-ahead", "tpo_ref", "muon._look_ahead", "(step + 1)", "step", MUON),
     Mutant("no look-ahead", "tpo_torch", "muon._look_ahead", "(step + 1)", "step", MUON),

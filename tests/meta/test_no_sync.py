@@ -22,7 +22,7 @@ STEMS = (
     "diagnostics",
     "muon",
     *("simplex", "standardize", "tpo", "variants", "closed_form", "pg", "ppo", "grpo", "dg", "advantages"),
-    *("dapo", "gspo", "rebel", "regression", "pmpo", "scale", "lpo"),
+    *("dapo", "gspo", "rebel", "regression", "pmpo", "scale", "lpo", "single"),
 )
 SHAPE = (3, 4)
 RANDOM = torch.Generator().manual_seed(0)
@@ -47,6 +47,8 @@ ARGUMENTS: dict[str, Any] = {
 SPECIAL: dict[str, dict[str, Any]] = {
     "advantages.maxrl": {"scores": BINARY},
     "grpo.grpo_token_loss": {"advantages": PER_GROUP},
+    "single.tpo_single_target": {"logp_old": DISTRIBUTION.log()},
+    "single.tpo_single_loss": {"logp": DISTRIBUTION.log()},
 }
 
 

@@ -28,6 +28,7 @@ from tpo_torch.mnist.methods import RULES, Feedback, act, resolve, standardized_
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared.data import Mnist
 from tpo_torch.standardize import standardize
+from tpo_torch.tpo import tpo_loss, tpo_target
 
 METHODS = tuple(RULES)
 CLASSES = 10
@@ -97,6 +98,23 @@ def test_the_table_of_scores_equals_standardising_each_image(seed: int) -> None:
     feedback = feedback_of(logits, labels, actions)
     scores = torch.zeros_like(logits).scatter(-1, feedback.actions, feedback.advantages)
     torch.testing.assert_close(standardized_scores(feedback), standardize(scores))
+
+
+@pytest.mark.paper("App. C")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.1, 1.0, 3.0]), eta=st.sampled_from([0.5, 1.0, 3.0]))
+def test_tpo_of_the_sampled_action_has_the_gradient_of_the_ten(
+    dtype: torch.dtype, tolerance: float, seed: int, spread: float, eta: float
+) -> None:
+    # As the paper states it: a target over the ten classes from standardised scores.
+    logits, labels = policies(seed, n=20, spread=spread)
+    logits = logits.to(dtype)
+    actions = torch.randint(CLASSES, labels.shape, generator=torch.Generator().manual_seed(seed))
+    leaf = logits.clone().requires_grad_()
+    q = tpo_target(logits, standardized_scores(feedback_of(logits, labels, actions)), eta)
+    (whole,) = torch.autograd.grad(tpo_loss(leaf, q).sum(), leaf)
+    g = gradient("tpo", logits, labels, actions, MnistSettings(eta=eta))
+    torch.testing.assert_close(g, whole, rtol=0, atol=tolerance)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from tpo_ref.study.protocol import unknown
 from tpo_torch.dg import dg_loss
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.pg import ce_loss, group_pg_loss, pg_loss
+from tpo_torch.single import tpo_single_loss, tpo_single_target
 from tpo_torch.standardize import standardize
-from tpo_torch.tpo import tpo_loss, tpo_target
 
 # Added to the standard deviation of a batch, outside the root (deviation D22).
 BATCH_SD_FLOOR = 1e-8
@@ -79,9 +80,11 @@ def _one_hot_scores(classes: int, dtype: torch.dtype, device: torch.device) -> T
 
 
 def tpo(feedback: Feedback, settings: MnistSettings) -> Tensor:
-    """Target policy over the ten classes, from the scores (r − b)e_a."""
-    q = tpo_target(feedback.logits, standardized_scores(feedback), settings.eta)
-    return tpo_loss(feedback.logits, q)
+    """Target policy from the sampled action: the scores (r − b)e_a standardise to u_a − u_j = ±A/√(A − 1)."""
+    classes = feedback.logits.shape[-1]
+    advantages = feedback.advantages.sign() * classes / math.sqrt(classes - 1)
+    target = tpo_single_target(feedback.logp, advantages, settings.eta)
+    return tpo_single_loss(feedback.logp, target).squeeze(-1)
 
 
 def dg(feedback: Feedback, settings: MnistSettings) -> Tensor:

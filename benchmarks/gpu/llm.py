@@ -47,7 +47,7 @@ LORA_RANK = 32
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Method, and whether a micro-batch holds whole groups or half a one. What a shortage of time should cost last is first.
 CASES = (
-    *((weights, method, True) for weights in ("lora", "full") for method in ("grpo", "tpo")),
+    *((weights, method, True) for weights in ("lora", "full") for method in ("grpo", "ratio", "tpo")),
     *((weights, method, False) for weights in ("lora", "full") for method in ("grpo", "tpo", "ratio")),
 )
 TIMED_ROUNDS = 2

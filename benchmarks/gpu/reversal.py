@@ -50,21 +50,22 @@ def main() -> int:
         return 2
     began = time.monotonic()
     checked = [["check", "result"], *_correctness(device)]
+    show.print_table(checked, "correctness")
     rate = _rate(device)
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU"
+    title = f"{machine}, torch {torch.__version__}, {rate / TERA:.3g} TFLOP/s in float32 products"
     timed = [["method", "seeds", "ms per episode", "peak memory, GB", "of the matrix rate"]]
     timed += [
         _timed(method, seeds, device, rate)
         for method in METHODS
         for seeds in (SEEDS if device.type == "cuda" else FEW_SEEDS)
     ]
+    show.print_table(timed, title)
+    found = {"machine": title, "checks": checked, "episodes": timed}
+    files.write_json(options.out / "gpu.json", found)
     table = [["experiment", "method", "seconds", "AUC"], *_table3(device, began + 60 * options.minutes, options.out)]
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU"
-    title = f"{machine}, torch {torch.__version__}, {rate / TERA:.3g} TFLOP/s in float32 products"
-    for rows, name in ((checked, "correctness"), (timed, title), (table, "Table 3, paper scale")):
-        show.print_table(rows, name)
-    files.write_json(
-        options.out / "gpu.json", {"machine": title, "checks": checked, "episodes": timed, "table3": table}
-    )
+    show.print_table(table, "Table 3, paper scale")
+    files.write_json(options.out / "gpu.json", {**found, "table3": table})
     return int(any(row[1] == "FAILS" for row in checked))
 
 

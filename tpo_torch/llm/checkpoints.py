@@ -94,9 +94,8 @@ def check(checkpoint: Path, expected: dict[str, int], method: str, exact_only: b
         raise ValueError(f"{checkpoint}: half written; take an older one, or resume_from_checkpoint=True")
     stored = header(checkpoint / file_name(0))
     if stored["method"] != method:
-        raise ValueError(
-            f"{checkpoint}: got a checkpoint of {stored['method']}, expected one of {method}. {from_weights(checkpoint)}"
-        )
+        other = f"got a checkpoint of {stored['method']}, expected one of {method}."
+        raise ValueError(f"{checkpoint}: {other} {from_weights(checkpoint)}")
     if stored["layout"] != expected:
         raise ValueError(f"{checkpoint}: {_other_layout(stored['layout'], expected)} {from_weights(checkpoint)}")
 

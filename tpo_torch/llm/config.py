@@ -25,10 +25,10 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     Paper: Eqs 1-4 (anchor "policy"), App. A
 
     `beta` weighs the KL to the reference model, summed over a completion's tokens, against the cross-entropy of its
-    group (deviation D77). `divide_by_length` divides cross-entropy and KL, and so the gradient that `max_grad_norm` clips,
-    by the mean length of the completions (deviation D79); `entropy_coef` and `router_aux_loss_coef` weigh terms that are
-    not divided, as in GRPO (deviation D84). Evaluation has no loss: `metric_for_best_model` names what it logs (D83). What GRPO alone knows (clipping, loss types, ratios) is refused
-    by name.
+    group (deviation D77). `divide_by_length` divides cross-entropy and KL, and so the gradient that `max_grad_norm`
+    clips, by the mean length of the completions (deviation D79); `entropy_coef` and `router_aux_loss_coef` weigh terms
+    that are not divided, as in GRPO (deviation D84). Evaluation has no loss: `metric_for_best_model` names what it logs
+    (deviation D83). What GRPO alone knows (clipping, loss types, ratios) is refused by name.
 
     Raises: TypeError, ValueError for settings out of range, refused options, and batches that tear groups apart.
     """

@@ -219,7 +219,7 @@ class ExactResume:
 
 
 class ResumableGRPOTrainer(ExactResume, SafeRewards, NamedSampling, GRPOTrainer):  # type: ignore[misc]
-    """`trl.GRPOTrainer` with the same exact resume, sampling and reward checks: the baseline differs in its loss alone."""
+    """`trl.GRPOTrainer` with the same resume, sampling and reward checks: the baseline differs in its loss alone."""
 
     # TRL's own trainer trains by the same method, and its checkpoints lack the exact state alone.
     exact_only = False

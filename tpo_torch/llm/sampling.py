@@ -16,8 +16,10 @@ from transformers import GenerationConfig
 # What a model's own settings are asked for: which tokens begin, end and fill up a sequence.
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # What changes no completion, or is named by every call.
-HARMLESS = ("use_cache", "cache_", "max_length", "max_new_tokens", "do_sample", "output_", "return_dict", "compile", "_",
-            "disable_compile", "transformers_version")  # fmt: skip
+HARMLESS = (
+    *("use_cache", "cache_", "compile", "disable_compile", "output_", "return_dict", "_", "transformers_version"),
+    *("max_length", "max_new_tokens", "do_sample"),
+)
 
 
 class NamedSampling:

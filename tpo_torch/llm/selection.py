@@ -1,7 +1,7 @@
 """By what the best model is chosen: by what evaluation measures, since TPO has no loss that tells models apart.
 
-The loss compares completions of one prompt with each other. At the policy that wrote them, as in evaluation, it is log K
-under the ratio form, whatever they are worth, and under the others the entropy of a target (spec/llm.md, deviation D83).
+The loss compares completions of one prompt with each other. At the policy that wrote them, as in evaluation, it is
+log K under the ratio form, whatever they are worth, and much the same under the others (spec/llm.md, deviation D83).
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
 
     The gradient is that of the mean over groups of −Σ q log p, whatever the micro-batches, accumulation and processes;
     that of the KL to a reference and of the entropy bonus likewise. The load-balancing loss of a mixture of experts is
-    TRL's: no sum over rows, it is the mean of those of the micro-batches, and depends on how they are cut. It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
+    TRL's: no sum over rows, it is the mean of those of the micro-batches, and depends on how they are cut.
+    It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
     policy has not moved since it generated; otherwise one without gradient per optimizer step.
 
     Raises: TypeError for other arguments; ValueError for dropout, under which two passes disagree, and as the config.
@@ -306,7 +307,10 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
             self._table.fill(rows, fit, len(self._round.scores), first)
 
     def _length(self) -> float:
-        """By what the gradient through log-probabilities is divided: the mean length of the round's completions that take part, at least 1."""
+        """By what the gradient through log-probabilities is divided.
+
+        Returns: the mean length of the round's completions that take part, at least 1.
+        """
         assert self._round is not None
         if not self.args.divide_by_length:
             return 1.0
@@ -346,4 +350,4 @@ def scale_gradient(x: Tensor, factor: float) -> None:
     tensor([1.5000, 1.5000])
     """
     if x.requires_grad and factor != 1:
-        x.register_hook(lambda gradient: gradient * factor)
+        x.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]

@@ -78,30 +78,37 @@ def grpo_advantages(rewards: Tensor, weights: Tensor, size: int) -> Tensor:
 
 
 @contextmanager
-def recorded(owner: Any, method: str) -> Iterator[list[Any]]:
-    """Collect what a method returns while inside, the outermost override of it.
+def kept_rewards(trainer: Any) -> Iterator[None]:
+    """Inside, a trainer's `_raw_rewards` are what its `_calculate_rewards` returns, the outermost override of it.
 
-    >>> class Dice:
-    ...     def roll(self):
+    Raises: ValueError at the end where it was not called: a subclass wrote a batch of its own, without rewards.
+
+    >>> class Trainer:
+    ...     def _calculate_rewards(self):
     ...         return 4
-    >>> dice = Dice()
-    >>> with recorded(dice, "roll") as rolls:
-    ...     _ = dice.roll()
-    >>> rolls, dice.__dict__
-    ([4], {})
+    >>> trainer = Trainer()
+    >>> with kept_rewards(trainer):
+    ...     _ = trainer._calculate_rewards()
+    >>> trainer.__dict__
+    {'_raw_rewards': 4}
     """
-    plain, own = getattr(owner, method), vars(owner).get(method)
-    returned: list[Any] = []
+    plain, own = trainer._calculate_rewards, vars(trainer).get("_calculate_rewards")
+    trainer._raw_rewards = None
 
     def noted(*args: Any, **kwargs: Any) -> Any:
-        returned.append(plain(*args, **kwargs))
-        return returned[-1]
+        trainer._raw_rewards = plain(*args, **kwargs)
+        return trainer._raw_rewards
 
-    setattr(owner, method, noted)
+    trainer._calculate_rewards = noted
     try:
-        yield returned
+        yield
     finally:
         if own is None:
-            delattr(owner, method)
+            del trainer._calculate_rewards
         else:
-            setattr(owner, method, own)
+            trainer._calculate_rewards = own
+    if trainer._raw_rewards is None:
+        raise ValueError(
+            "rewards: got none, since `_generate_and_score_completions` did not call `_calculate_rewards`; TPO makes "
+            "its coefficients of what that returns"
+        )

@@ -18,7 +18,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from tpo_torch.llm import metrics
-from tpo_torch.llm.advantages import Given, check_advantages, recorded
+from tpo_torch.llm.advantages import Given, check_advantages, kept_rewards
 from tpo_torch.llm.completions import CompletionTable
 from tpo_torch.llm.config import TargetPOConfig
 from tpo_torch.llm.dropout import refuse_dropout
@@ -90,6 +90,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         # Tokens of a micro-batch of this optimizer step, on average over all of them and all processes.
         self._mean_tokens = 1.0
         self._given: Given | None = None
+        self._raw_rewards: Any = None
         # Of the log-probabilities, and so of the advantages.
         self._loss_dtype = torch.float32
         self._window = metrics.Window()
@@ -108,19 +109,19 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
     # -- a round of generation ------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        # As a subclass may have changed them, and as GRPO's own advantages are made of them.
-        with recorded(self, "_calculate_rewards") as rewards:
-            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        self._raw_rewards: Tensor = rewards[-1]
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self._table is not None:
-            self._table.begin(len(self._raw_rewards), self.model.training)
+            count = len(batch["completion_ids"]) * self.accelerator.num_processes
+            self._table.begin(count, self.model.training)
         return batch
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         if self._step % (self.layout.slices * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._start_round(self._generate_and_score_completions(generation_batch))
+            with kept_rewards(self):
+                batch = self._generate_and_score_completions(generation_batch)
+            self._start_round(batch)
         place = self._step % self.layout.slices
         if self._ready != (self._rounds, self.state.global_step):
             self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])

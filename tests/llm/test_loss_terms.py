@@ -63,9 +63,14 @@ def test_the_entropy_bonus_is_that_of_all_tokens_and_is_not_divided(name: str, d
 @pytest.mark.usefixtures("double")
 def test_the_adaptive_bonus_measures_the_entropy_that_is_there(tmp_path: Path) -> None:
     # Gradients of the bonus are scaled, and the values that TRL's controller reads are not.
-    options = {"use_adaptive_entropy": True, "entropy_target": 0.1, "rollout_func": tiny_llm.mixed}
-    trainer, _ = tiny_llm.train(tmp_path, **cut(2, 4, max_steps=1) | options)
-    assert trainer._last_world_entropy == pytest.approx(trainer.state.log_history[0]["entropy"])
+    options = {"use_adaptive_entropy": True, "entropy_target": 99.0, "rollout_func": tiny_llm.mixed}
+    trainer, _ = tiny_llm.train(tmp_path, **cut(2, 4, max_steps=2) | options)
+    first, second = trainer.state.log_history[:2]
+    assert trainer._last_world_entropy == pytest.approx(second["entropy"])
+    # It begins without a bonus, and applies what it has found in the step before.
+    assert first["loss"] == pytest.approx(first["policy_loss"])
+    assert first["entropy_coef"] > 0
+    assert second["loss"] == pytest.approx(second["policy_loss"] - first["entropy_coef"] * second["entropy"])
 
 
 @pytest.mark.usefixtures("double")
@@ -124,6 +129,7 @@ def test_the_policy_loss_is_logged_beside_an_entropy_bonus(tmp_path: Path) -> No
         _, line, _ = gradient(tmp_path / name, entropy_coef=COEFFICIENT, **CUTS[name])
         assert line["policy_loss"] == pytest.approx(line["tpo/cross_entropy"])
         assert line["entropy_coef"] == COEFFICIENT
+        assert line["loss"] == pytest.approx(line["policy_loss"] - COEFFICIENT * line["entropy"])
     _, line, _ = gradient(tmp_path / "none", **CUTS["whole"])
     assert "policy_loss" not in line
 

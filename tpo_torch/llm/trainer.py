@@ -170,7 +170,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         round_, rows = self._round, torch.cat([part[ROWS].cpu() for part in window])
         moved = round_.moved(self.state.global_step)
         self._in_forward = False
-        if getattr(self, "_entropy_bonus_enabled", False):
+        if self._entropy_bonus_enabled:
             tokens = torch.stack([round_.lengths[part[ROWS].cpu()].sum() for part in window])
             self._mean_tokens = float(self._everywhere(tokens).mean().clamp(min=1))
         if self.args.anchor == "ratio" and not moved:
@@ -247,7 +247,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
                 return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
         assert self._given is not None
         self._given.check(inputs["advantages"])
-        self._inputs = inputs
+        self._inputs, bonus = inputs, self._entropy_coefficient()
         try:
             with metrics.without_trls(self._metrics, "train", metrics.NOT_OURS | metrics.BY_STEP):
                 loss: Tensor = super()._compute_loss(model, inputs)
@@ -255,24 +255,29 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
             self._inputs = None
         if self.accelerator.sync_gradients:
             self._close_window()
-        # TRL's value is that of −A; what is logged instead is the cross-entropy. The gradient stays.
+        # TRL's value is that of −A, and a bonus by micro-batch; what is logged instead is the cross-entropy, and the
+        # bonus by token. The gradient stays.
         surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
         assert self._loss_value is not None
-        correction: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
+        correction: Tensor = (
+            self._loss_value - surrogate + bonus * self._bonus_excess
+        ) / self.current_gradient_accumulation_steps
         return loss + correction.to(loss.dtype)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if self._inputs is not None:
-            tokens = self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
+            tokens, entropy = self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
+            share = tokens / self._mean_tokens
+            self._bonus_excess = (1 - share) * entropy / max(tokens, 1.0)
             scale_gradient(outputs[0], 1 / self._length())
-            scale_gradient(outputs[1], tokens / self._mean_tokens)
+            scale_gradient(outputs[1], share)
         return outputs
 
-    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> float:
+    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> tuple[float, float]:
         """Between TRL's forward pass and its loss: keep log-probabilities and, where groups are whole, weigh rows.
 
-        Returns: the number of tokens of the micro-batch that are trained on.
+        Returns: how many tokens of the micro-batch are trained on, and the sum of their entropies.
         """
         assert self._round is not None
         round_, rows, mask = self._round, inputs[ROWS].cpu(), trained_tokens(inputs)
@@ -288,7 +293,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         self._loss_dtype = logps.dtype
         inputs["advantages"] = inputs["advantages"].to(logps.dtype)
         self._window.add(round_, rows, logp, old, metrics.TokenSums(*sums[1:]))
-        return float(round_.lengths[rows].sum())
+        return float(round_.lengths[rows].sum()), float(sums[1].sum())
 
     def _close_window(self) -> None:
         """Log the figures of one optimizer step, over all processes."""
@@ -297,7 +302,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         fit = metrics.fit_of(rows, self.args.target)
         for name, value in metrics.figures(rows, fit, self.args.target, self.beta).items():
             self._metrics["train"][name].append(value)
-        if getattr(self, "_entropy_bonus_enabled", False):
+        if self._entropy_bonus_enabled:
             # What is minimised beside the bonus, as in TRL.
             policy_loss = fit.cross_entropy.mean() + self.beta * rows.kl.mean()
             self._metrics["train"]["policy_loss"].append(float(policy_loss))
@@ -316,6 +321,13 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         if not self.args.divide_by_length:
             return 1.0
         return max(1.0, float((self._round.lengths * self._round.valid).sum() / self._round.valid.sum().clamp(min=1)))
+
+    def _entropy_coefficient(self) -> float:
+        """The weight of TRL's entropy bonus in this optimizer step."""
+        if not self._entropy_bonus_enabled:
+            return 0.0
+        rests = self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target
+        return 0.0 if rests else float(self.entropy_coef)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)

@@ -1,4 +1,4 @@
-"""What TRL adds to the loss: each term's gradient by its definition, over any cut, undivided or not; and its log."""
+"""What TRL adds to the loss: each term's gradient by its definition, over any cut; its log; and what the step costs."""
 
 from __future__ import annotations
 
@@ -192,3 +192,52 @@ def test_no_tensor_of_all_tokens_is_made_in_double_precision(tmp_path: Path, mon
     assert len(modes) == trainer.state.global_step
     assert [mode.seen for mode in modes] == [[]] * len(modes)
     assert np.isfinite(trainer.state.log_history[0]["entropy"])
+
+
+class OnDevice(torch.Tensor):
+    """Stands for a tensor on a GPU: a copy to the host is counted, and what else would wait for the device refused."""
+
+    copies = 0
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function.__name__ not in WAITS, function.__name__
+        outcome = super().__torch_function__(function, types, args, kwargs or {})
+        if function is torch.Tensor.cpu:
+            cls.copies += 1
+            return outcome.as_subclass(torch.Tensor)
+        return outcome
+
+
+WAITS = (
+    "item",
+    "tolist",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "unique",
+    "nonzero",
+    "masked_select",
+    "numpy",
+)
+
+
+@pytest.mark.parametrize("layout", [cut(8), cut(2, 4), cut(4, 2, num_iterations=2)])
+@pytest.mark.parametrize("anchor", ["policy", "ratio"])
+def test_a_micro_batch_waits_for_the_device_once(
+    anchor: str, layout: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, counts = tiny_llm.TargetPOTrainer._weigh, []
+
+    def watched(self: Any, inputs: Any, logps: Any, entropies: Any) -> Any:
+        mask, before = inputs["completion_mask"], OnDevice.copies
+        inputs["completion_mask"] = mask.as_subclass(OnDevice)
+        sums = plain(self, inputs, logps.as_subclass(OnDevice), entropies.as_subclass(OnDevice))
+        inputs["completion_mask"] = mask
+        counts.append(OnDevice.copies - before)
+        return sums
+
+    monkeypatch.setattr(tiny_llm.TargetPOTrainer, "_weigh", watched)
+    trainer, _ = tiny_llm.train(tmp_path, tiny_llm.model(dtype=torch.float32), anchor=anchor, **layout)
+    assert counts == [1] * trainer._step

@@ -40,6 +40,15 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "shuffle_rows": True},
         {"per_device_train_batch_size": 12},
     ),
+    "entropy bonus": (
+        {
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 3,
+            "entropy_coef": 0.5,
+            "divide_by_length": True,
+        },
+        {"per_device_train_batch_size": 12, "entropy_coef": 0.5, "divide_by_length": True},
+    ),
     "two rounds in one step": (
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "steps_per_generation": 1},
         {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 1},

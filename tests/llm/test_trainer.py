@@ -294,11 +294,12 @@ def test_evaluation_between_two_steps_of_a_round_changes_nothing(tmp_path: Path)
     plain, alone = tiny_llm.train(tmp_path / "plain", **options)
     evaluated = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 4, "log_completions": False}
     other, beside = tiny_llm.train(tmp_path / "other", eval_dataset=tiny_llm.prompts(3), **options | evaluated)
-    assert len([line for line in other.state.log_history if "eval_loss" in line]) == 2
+    assert len([line for line in other.state.log_history if "eval_reward" in line]) == 2
+    assert not any("eval_loss" in line for line in other.state.log_history)
     assert len(alone.gradients) == len(beside.gradients) == 2
     after = tiny_llm.weights(other.model)
     assert all(torch.equal(x, after[name]) for name, x in tiny_llm.weights(plain.model).items())
-    kept = [line for line in other.state.log_history if "eval_loss" not in line]
+    kept = [line for line in other.state.log_history if "eval_reward" not in line]
     for a, b in zip(plain.state.log_history, kept, strict=True):
         assert {k: v for k, v in a.items() if k.startswith(("tpo/", "loss"))} == {
             k: v for k, v in b.items() if k.startswith(("tpo/", "loss"))

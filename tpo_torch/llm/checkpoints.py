@@ -14,9 +14,19 @@ from tpo_ref.study import files
 
 FORMAT = 3
 STATE_NAME = "trainer_state.json"
+# What a run goes on from, and the files that hold it; DeepSpeed keeps the first two in a folder of its own.
+EXACT = "exact state"
+PARTS = {
+    "optimizer state": ("optimizer*", "*-optimizer.pt", "global_step*"),
+    "schedule": ("scheduler.pt", "global_step*"),
+    "random state": ("rng_state*",),
+    EXACT: ("exact_state_*",),
+}
+ADAPTER = "adapter_config.json"
+PROCESSES = "world_size"
 # What completions in flight, and the place in the data, are cut by.
 LAYOUT = (
-    "world_size",
+    PROCESSES,
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "steps_per_generation",
@@ -54,28 +64,62 @@ def layout(args: Any) -> dict[str, int]:
     return {name: int(getattr(args, name)) for name in LAYOUT}
 
 
-def check(checkpoint: Path, expected: dict[str, int], method: str) -> None:
-    """A warning where a checkpoint holds no exact state, as those of TRL's own trainers do.
+def check(checkpoint: Path, expected: dict[str, int], method: str, exact_only: bool) -> None:
+    """See that a run can go on from a checkpoint; a warning where TRL's own trainer made it, for the same method.
 
-    Raises: ValueError where it is not there, half written, of another batch layout or another method.
+    Args: expected, the layout of the run; method, its name; exact_only, whether only this library trains by it.
+    Raises: ValueError where it is not there, half written, holds weights alone, or is of another batch layout or
+        another method; the message says how to go on.
     """
     if not (checkpoint / STATE_NAME).exists():
         raise ValueError(
             f"{checkpoint}: not there or half written, it has no {STATE_NAME}; take an older one, or "
             "resume_from_checkpoint=True"
         )
-    if not any(checkpoint.glob(file_name("*"))):
-        warnings.warn(f"{checkpoint}: made without exact state; completions in flight are lost", stacklevel=4)
+    missing = [name for name, patterns in PARTS.items() if not any(any(checkpoint.glob(x)) for x in patterns)]
+    if "optimizer state" in missing:
+        raise ValueError(
+            f"{checkpoint}: got weights without {', '.join(missing)}, as save_only_model=True leaves them: no run can "
+            f"go on from there. {from_weights(checkpoint)}"
+        )
+    if EXACT in missing and exact_only:
+        raise ValueError(
+            f"{checkpoint}: got a checkpoint without {EXACT}, so of another trainer than {method}: its optimizer state "
+            f"and its place in the data belong to another run. {from_weights(checkpoint)}"
+        )
+    if EXACT in missing:
+        warnings.warn(f"{checkpoint}: made without {EXACT}; completions in flight are lost", stacklevel=4)
         return
     if not is_whole(checkpoint):
         raise ValueError(f"{checkpoint}: half written; take an older one, or resume_from_checkpoint=True")
     stored = header(checkpoint / file_name(0))
     if stored["method"] != method:
-        raise ValueError(f"{checkpoint}: got a checkpoint of {stored['method']}, expected one of {method}")
-    old = stored["layout"]
-    if old != expected:
-        changed = ", ".join(f"{name} {old.get(name)} -> {x}" for name, x in expected.items() if old.get(name) != x)
-        raise ValueError(f"{checkpoint}: got another batch layout ({changed}), expected the one it was made with")
+        other = f"got a checkpoint of {stored['method']}, expected one of {method}."
+        raise ValueError(f"{checkpoint}: {other} {from_weights(checkpoint)}")
+    if stored["layout"] != expected:
+        raise ValueError(f"{checkpoint}: {_other_layout(stored['layout'], expected)} {from_weights(checkpoint)}")
+
+
+def from_weights(checkpoint: Path) -> str:
+    """How to begin a new run with the weights of a checkpoint, in a sentence."""
+    if (checkpoint / ADAPTER).exists():
+        loaded = f"peft.AutoPeftModelForCausalLM.from_pretrained({str(checkpoint)!r}, is_trainable=True)"
+        return f"To start a new run from its adapter, pass model={loaded}, and no peft_config"
+    return f"To start a new run from its weights, pass model={str(checkpoint)!r}, and no resume_from_checkpoint"
+
+
+def _other_layout(old: dict[str, Any], new: dict[str, int]) -> str:
+    """What differs, and what to set in order to go on."""
+    changed = [name for name, x in new.items() if old.get(name) != x]
+    said = ", ".join(f"{name} {old.get(name)} -> {new[name]}" for name in changed)
+    options = ", ".join(f"{name}={old.get(name)}" for name in changed if name != PROCESSES)
+    remedies = [f"set {options}"] if options else []
+    if PROCESSES in changed:
+        remedies.append(f"start as many processes as then (accelerate launch --num_processes {old.get(PROCESSES)})")
+    return (
+        f"got another batch layout ({said}), expected the one it was made with, by which the completions in flight are "
+        f"cut. To go on, {' and '.join(remedies)}."
+    )
 
 
 def header(path: Path) -> dict[str, Any]:

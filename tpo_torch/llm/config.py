@@ -9,6 +9,7 @@ from trl import GRPOConfig
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.options import LEVEL, LOSS_TYPE, REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.selection import check_metric
 from tpo_torch.llm.target import ANCHORS, DIVERGENCES, SCALES, ZERO_VARIANCE, TargetSettings
 
 RENAMED = {
@@ -24,9 +25,10 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     Paper: Eqs 1-4 (anchor "policy"), App. A
 
     `beta` weighs the KL to the reference model, summed over a completion's tokens, against the cross-entropy of its
-    group (deviation D77). `divide_by_length` divides the whole loss, and so the gradient that `max_grad_norm` clips, by
-    the mean length of the completions (deviation D79). What GRPO alone knows (clipping, loss types, ratios) is refused
-    by name.
+    group (deviation D77). `divide_by_length` divides cross-entropy and KL, and so the gradient that `max_grad_norm`
+    clips, by the mean length of the completions (deviation D79); `entropy_coef` and `router_aux_loss_coef` weigh terms
+    that are not divided, as in GRPO (deviation D84). Evaluation has no loss: `metric_for_best_model` names what it logs
+    (deviation D83). What GRPO alone knows (clipping, loss types, ratios) is refused by name.
 
     Raises: TypeError, ValueError for settings out of range, refused options, and batches that tear groups apart.
     """
@@ -74,6 +76,7 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
             check_option(name, getattr(self, name))
         _ = self.target
         self._check_layout()
+        check_metric(self)
         for old, new in RENAMED.items():
             # TRL still sets the old name by default, at which transformers warns everybody.
             if getattr(self, new, "absent") is None:

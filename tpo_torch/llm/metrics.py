@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,20 +15,44 @@ from tpo_torch import diagnostics, simplex
 from tpo_torch.llm.groups import Coefficients, TargetSettings, group_coefficients, pack
 from tpo_torch.llm.rollouts import Round
 
-# GRPO's own figures are dropped: those of clipping and of its loss mean nothing here, and the others depend on the
-# micro-batch and are computed again over the whole step.
-NOT_OURS = (
-    "clip_ratio/low_mean",
-    "clip_ratio/low_min",
-    "clip_ratio/high_mean",
-    "clip_ratio/high_max",
-    "clip_ratio/region_mean",
-    "policy_loss",
-    "entropy",
-    "kl",
+# What TRL's loss logs and TPO has not: the figures of clipping, and of a loss whose value is not TPO's.
+NOT_OURS = frozenset(
+    {
+        "clip_ratio/low_mean",
+        "clip_ratio/low_min",
+        "clip_ratio/high_mean",
+        "clip_ratio/high_max",
+        "clip_ratio/region_mean",
+        "policy_loss",
+    }
 )
 # What the loss of a divergence is called.
 LOSS_NAMES = {"forward": "cross_entropy", "reverse": "reverse_kl"}
+# What it logs by micro-batch, and the trainer again over the whole step.
+BY_STEP = frozenset({"entropy", "kl"})
+
+
+@contextmanager
+def without_trls(logged: MutableMapping[str, Any], mode: str, names: frozenset[str]) -> Iterator[None]:
+    """Leave out what is logged under these names inside, and nothing that was there before, such as a reward's own.
+
+    Args: logged, lists of values by name, for each mode.
+
+    >>> logged = {"train": defaultdict(list, kl=[7.0])}
+    >>> with without_trls(logged, "train", BY_STEP):
+    ...     logged["train"]["kl"].append(0.1)
+    ...     logged["train"]["aux_loss"].append(1.0)
+    >>> dict(logged["train"])
+    {'kl': [7.0], 'aux_loss': [1.0]}
+    """
+    before, logged[mode] = logged[mode], defaultdict(list)
+    try:
+        yield
+    finally:
+        added, logged[mode] = logged[mode], before
+        for name, values in added.items():
+            if name not in names:
+                before[name] += values
 
 
 class CompletionRows(NamedTuple):
@@ -80,8 +106,7 @@ class Window:
 
     def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
         """Return all rows of all processes in the order of their numbers, and start an empty window."""
-        # The table moves to the host, because many small operations follow, and none then waits for the device.
-        table = gather(torch.cat(self._parts)).cpu()
+        table = gather(torch.cat(self._parts))
         self._parts = []
         # A row that an optimizer step sees several times counts once.
         key = table[:, 0] * (table[:, 1].max() + 1) + table[:, 1]
@@ -97,7 +122,7 @@ def token_sums(inputs: Mapping[str, Any], logps: Tensor, entropies: Tensor, mask
     here = mask.bool()
 
     def total(x: Tensor) -> Tensor:
-        return torch.where(here, x.double(), 0.0).sum(-1)
+        return torch.where(here, x, 0.0).sum(-1, dtype=torch.double)
 
     nothing = torch.zeros(len(logps), dtype=torch.double, device=logps.device)
     reference, sampler = inputs.get("ref_per_token_logps"), inputs.get("sampling_per_token_logps")

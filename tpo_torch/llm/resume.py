@@ -24,6 +24,7 @@ from tpo_ref.study import files
 from tpo_torch.llm.checkpoints import FORMAT, STATE_NAME, check, file_name, header, latest, layout
 from tpo_torch.llm.replay import ReplayedSampler
 from tpo_torch.llm.rewards import SafeRewards
+from tpo_torch.llm.sampling import NamedSampling
 
 __all__ = ["ExactResume", "ResumableGRPOTrainer", "latest"]
 
@@ -34,6 +35,9 @@ EPOCH_TOLERANCE = 1e-9
 class ExactResume:
     """For a `GRPOTrainer`: checkpoints from which the run goes on as if it had never stopped."""
 
+    # Whether a checkpoint without exact state is refused, since another method made it.
+    exact_only = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._resumed: dict[str, Any] | None = None
@@ -41,11 +45,11 @@ class ExactResume:
         trainer: Any = self
         trainer.add_callback(_Restore(self))
 
-    def train(self, resume_from_checkpoint: Any = None, **others: Any) -> Any:
+    def train(self, resume_from_checkpoint: Any = None, *more: Any, **others: Any) -> Any:
         """As `transformers.Trainer.train`; True takes the newest whole checkpoint of output_dir.
 
-        Raises: ValueError where there is none, or the one named is half written, of another method or batch layout, or
-            its reference model moves with the policy, which no checkpoint holds.
+        Raises: ValueError where there is none, or the one named is half written, holds weights alone, is of another
+            method or batch layout, or its reference model moves with the policy, which no checkpoint holds.
         """
         trainer: Any = self
         if resume_from_checkpoint is True:
@@ -54,11 +58,11 @@ class ExactResume:
                 raise ValueError(f"resume: found no whole checkpoint in {trainer.args.output_dir}; start without it")
         self._from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if self._from is not None:
-            check(self._from, layout(trainer.args), trainer._name)
+            check(self._from, layout(trainer.args), trainer._name, self.exact_only)
             if trainer.args.sync_ref_model:
                 raise ValueError("sync_ref_model: got True, expected False; no checkpoint holds the reference model")
         going_on = None if self._from is None else str(self._from)
-        return super().train(resume_from_checkpoint=going_on, **others)  # type: ignore[misc]
+        return super().train(going_on, *more, **others)  # type: ignore[misc]
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Pass and micro-batch to go on at; of a stream, transformers takes all that was read for one pass."""
@@ -214,8 +218,11 @@ class ExactResume:
         """Take back what `extra_state` gave."""
 
 
-class ResumableGRPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[misc]
-    """`trl.GRPOTrainer` with the same exact resume and reward checks: the baseline differs in its loss alone."""
+class ResumableGRPOTrainer(ExactResume, SafeRewards, NamedSampling, GRPOTrainer):  # type: ignore[misc]
+    """`trl.GRPOTrainer` with the same resume, sampling and reward checks: the baseline differs in its loss alone."""
+
+    # TRL's own trainer trains by the same method, and its checkpoints lack the exact state alone.
+    exact_only = False
 
 
 class _Restore(TrainerCallback):  # type: ignore[misc]

@@ -21,7 +21,7 @@ DIGEST_SEED = 2604_06159
 
 @dataclass(frozen=True)
 class Round:
-    """One round of generation: N completions, of which each consecutive `size` answer one prompt.
+    """One round of generation: N completions, of which each consecutive `size` answer one prompt; kept on the host.
 
     Args, all (N,): scores, weighted rewards, 0 where there is none; valid, takes part; lengths, trained tokens; digest
         of the tokens; finished, ended by itself; logp_old, ℓ_old, NaN where not yet known (on this process).
@@ -75,7 +75,7 @@ class Round:
     def restore(cls, tensors: dict[str, Tensor], numbers: dict[str, int]) -> Round:
         """Make the round whose `state` these are."""
         size, number, born = numbers["size"], numbers["number"], numbers["born"]
-        scores, valid, lengths, digests, finished, logp_old = (tensors[name] for name in TENSORS)
+        scores, valid, lengths, digests, finished, logp_old = (tensors[name].cpu() for name in TENSORS)
         return cls(scores, valid, lengths, digests, finished, logp_old, size, number, born)
 
 
@@ -126,7 +126,7 @@ def trained_tokens(inputs: dict[str, Any]) -> Tensor:
 
 def summed(per_token: Tensor, mask: Tensor) -> Tensor:
     """Sum over the trained tokens, (B,), in double precision: in half, thousands of tokens err by tenths of a nat."""
-    return torch.where(mask.bool(), per_token.detach().double(), 0.0).sum(-1)
+    return torch.where(mask.bool(), per_token.detach(), 0.0).sum(-1, dtype=torch.double)
 
 
 def permuted(batch: dict[str, Any], order: Tensor) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 TRL's loss with advantages A, no old log-probabilities and its aggregation "luspo" has the gradient −A ∂ℓ of each row,
 averaged over rows. With A = K·c that is the gradient of the cross-entropy, averaged over groups (spec/llm.md). So what
-else TRL adds to a loss (KL to a reference, entropy bonus, router loss) stays TRL's own.
+else TRL adds to a loss (KL to a reference, entropy bonus, router loss) stays TRL's own; by what each is divided is ours
+(deviation D84).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from tpo_torch.llm import metrics
+from tpo_torch.llm.advantages import Given, check_advantages, kept_rewards
 from tpo_torch.llm.completions import CompletionTable
 from tpo_torch.llm.config import TargetPOConfig
 from tpo_torch.llm.dropout import refuse_dropout
@@ -24,6 +26,8 @@ from tpo_torch.llm.groups import Coefficients, group_coefficients
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
+from tpo_torch.llm.sampling import NamedSampling
+from tpo_torch.llm.selection import RewardSelection
 from tpo_torch.llm.watch import AnchorWatch
 
 # What TRL's forward pass takes beside tokens, for models that see images.
@@ -43,12 +47,14 @@ EXTRA_INPUTS = (
 ROWS = "tpo_rows"
 
 
-class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[misc]
+class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, GRPOTrainer):  # type: ignore[misc]
     """`trl.GRPOTrainer` that trains by Target Policy Optimization; same arguments, with `TargetPOConfig` as `args`.
 
     Paper: Alg. 1, Eqs 1-4
 
-    The gradient is that of the mean over groups of −Σ q log p, whatever the micro-batches, accumulation and processes.
+    The gradient is that of the mean over groups of −Σ q log p, whatever the micro-batches, accumulation and processes;
+    that of the KL to a reference and of the entropy bonus likewise. The load-balancing loss of a mixture of experts is
+    TRL's: no sum over rows, it is the mean of those of the micro-batches, and depends on how they are cut.
     It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
     policy has not moved since it generated; otherwise one without gradient per optimizer step.
 
@@ -80,7 +86,11 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         self._ready: tuple[int, int] | None = None
         self._in_forward = False
         self._inputs: dict[str, Any] | None = None
-        self._loss_value: Tensor | None = None
+        self._loss_value: float | None = None
+        # Tokens of a micro-batch of this optimizer step, on average over all of them and all processes.
+        self._mean_tokens = 1.0
+        self._given: Given | None = None
+        self._raw_rewards: Any = None
         # Of the log-probabilities, and so of the advantages.
         self._loss_dtype = torch.float32
         self._window = metrics.Window()
@@ -98,40 +108,42 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
 
     # -- a round of generation ------------------------------------------------------------------------------------
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        self._raw_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        return self._raw_rewards
-
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self._table is not None:
-            self._table.begin(len(self._raw_rewards), self.model.training)
+            count = len(batch["completion_ids"]) * self.accelerator.num_processes
+            self._table.begin(count, self.model.training)
         return batch
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         if self._step % (self.layout.slices * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._start_round(self._generate_and_score_completions(generation_batch))
+            with kept_rewards(self):
+                batch = self._generate_and_score_completions(generation_batch)
+            self._start_round(batch)
         place = self._step % self.layout.slices
         if self._ready != (self._rounds, self.state.global_step):
             self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])
             self._ready = (self._rounds, self.state.global_step)
+        self._given = Given.now(self._buffered_inputs[place]["advantages"])
         return self._buffered_inputs[place]
 
     def _start_round(self, batch: dict[str, Any]) -> None:
         """Keep what whole groups need, and cut the rest into micro-batches, groups together unless shuffled."""
         tokens, mask = batch["completion_ids"], trained_tokens(batch)
         count = len(mask)
-        batch[ROWS] = torch.arange(count, device=mask.device) + self.accelerator.process_index * count
+        batch[ROWS] = torch.arange(count) + self.accelerator.process_index * count
         # One end token before TRL 1.15, several since.
         eos = getattr(self, "eos_token_ids", [self._tokenizer.eos_token_id])
         columns = (mask.sum(-1), digest(tokens, mask), ended(tokens, batch["completion_mask"], eos))
-        scores = (self._raw_rewards * self.reward_weights.to(mask.device)).nansum(1)
+        rewards, weights = self._raw_rewards.cpu(), self.reward_weights.cpu()
+        check_advantages(self._everywhere(batch["advantages"]), rewards, weights, self.num_generations)
+        scores = (rewards * weights).nansum(1)
         self._rounds += 1
         self._round = round_ = Round.start(
-            torch.where(self._raw_rewards.isnan().all(1), torch.nan, scores),
-            self.accelerator.gather(torch.stack([x.double() for x in columns], -1)),
+            torch.where(rewards.isnan().all(1), torch.nan, scores),
+            self._everywhere(torch.stack([x.double() for x in columns], -1)),
             self.num_generations,
             self._rounds,
             self.state.global_step,
@@ -144,7 +156,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             )
         old = batch.pop("old_per_token_logps", None)
         if old is not None:
-            round_.logp_old[batch[ROWS]] = summed(old, mask)
+            round_.logp_old[batch[ROWS]] = summed(old, mask).cpu()
         batch = split_pixel_values_by_grid(batch)
         if self.args.shuffle_rows:
             block = self.layout.per_device * min(self.layout.slices, self.layout.accumulation)
@@ -154,31 +166,37 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             # ℓ_old is computed again in the micro-batches of training: in another cut it differs in the last bit, and a
             # group without signal would move the policy.
             for part in self._buffered_inputs:
-                round_.logp_old[part[ROWS]] = self._without_gradient(part)
+                round_.logp_old[part[ROWS]] = self._without_gradient(part).cpu()
 
     # -- coefficients ---------------------------------------------------------------------------------------------
 
     def _make_ready(self, window: list[dict[str, Any]]) -> None:
         """Coefficients for the rows of the optimizer step that begins: the policy may have moved since the last."""
         assert self._round is not None
-        round_, rows = self._round, torch.cat([part[ROWS] for part in window])
+        round_, rows = self._round, torch.cat([part[ROWS].cpu() for part in window])
         moved = round_.moved(self.state.global_step)
         self._in_forward = False
+        if self._entropy_bonus_enabled:
+            tokens = torch.stack([round_.lengths[part[ROWS].cpu()].sum() for part in window])
+            self._mean_tokens = float(self._everywhere(tokens).mean().clamp(min=1))
         if self.args.anchor == "ratio" and not moved:
-            numbers = self.accelerator.gather(rows)
+            numbers = self._everywhere(rows)
             self._spread(window, numbers, self._coefficients(numbers, None, None))
             return
         if self.layout.whole and not self.args.shuffle_rows:
             self._in_forward = True
+            for part in window:
+                # Those of GRPO would be trained on where nothing replaces them.
+                part["advantages"] = torch.full_like(part["advantages"], torch.nan)
             return
         old = round_.logp_old[rows]
         if moved or bool(old.isnan().any()):
-            logp = torch.cat([self._without_gradient(part) for part in window])
+            logp = torch.cat([self._without_gradient(part) for part in window]).cpu()
         else:
             logp = old
         if not moved:
             round_.logp_old[rows] = old = logp
-        gathered = self.accelerator.gather(torch.stack([rows.double(), logp, old], -1))
+        gathered = self._everywhere(torch.stack([rows.double(), logp, old], -1))
         numbers = gathered[:, 0].long()
         self._spread(window, numbers, self._coefficients(numbers, gathered[:, 1], gathered[:, 2]))
 
@@ -210,8 +228,13 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         c = torch.zeros_like(self._round.scores)
         c[rows] = coefficients.c.to(c.dtype)
         for part in parts:
-            part["advantages"] = c[part[ROWS]] * self.num_generations
-        self._loss_value = coefficients.loss.mean()
+            part["advantages"] = (c[part[ROWS].cpu()] * self.num_generations).to(self.accelerator.device)
+        self._loss_value = float(coefficients.loss.mean())
+
+    def _everywhere(self, table: Tensor) -> Tensor:
+        """Return the rows of all processes on the host: what is done with groups is small, and waits for no device."""
+        gathered: Tensor = self.accelerator.gather(table.to(self.accelerator.device)).cpu()
+        return gathered
 
     def _without_gradient(self, part: dict[str, Any]) -> Tensor:
         """Return ℓ of the rows of a micro-batch under the present policy, (B,)."""
@@ -231,40 +254,49 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         inputs = {name: value for name, value in inputs.items() if name != "old_per_token_logps"}
         if not self.model.training:
-            # Nothing is fitted in evaluation: what is left of the loss is its KL term.
+            # Nothing is fitted in evaluation, which runs this for the log.
             inputs["advantages"] = torch.zeros_like(inputs["advantages"])
-            kl_term: Tensor = super()._compute_loss(model, inputs)
-            return kl_term
-        self._inputs = inputs
+            with metrics.without_trls(self._metrics, "eval", metrics.NOT_OURS):
+                return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
+        assert self._given is not None
+        self._given.check(inputs["advantages"])
+        self._inputs, bonus = inputs, self._entropy_coefficient()
         try:
-            loss: Tensor = super()._compute_loss(model, inputs)
+            with metrics.without_trls(self._metrics, "train", metrics.NOT_OURS | metrics.BY_STEP):
+                loss: Tensor = super()._compute_loss(model, inputs)
         finally:
             self._inputs = None
-        for name in metrics.NOT_OURS:
-            earlier = self._metrics["train"].pop(name, [])[:-1]
-            if earlier:
-                self._metrics["train"][name] = earlier
         if self.accelerator.sync_gradients:
             self._close_window()
-        # TRL's value is that of −A; what is logged instead is the cross-entropy. The gradient stays.
+        # TRL's value is that of −A, and a bonus by micro-batch; what is logged instead is the cross-entropy, and the
+        # bonus by token. The gradient stays.
         surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
         assert self._loss_value is not None
-        correction: Tensor = (self._loss_value - surrogate) / self.current_gradient_accumulation_steps
-        # The gradient is divided, the logged value is not.
-        divided = loss / self._length()
-        return divided + (loss - divided).detach() + correction.to(loss.dtype)
+        correction: Tensor = (
+            self._loss_value - surrogate + bonus * self._bonus_excess
+        ) / self.current_gradient_accumulation_steps
+        return loss + correction.to(loss.dtype)
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if self._inputs is not None:
-            self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
+            tokens, entropy = self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
+            share = tokens / self._mean_tokens
+            self._bonus_excess = (1 - share) * entropy / max(tokens, 1.0)
+            scale_gradient(outputs[0], 1 / self._length())
+            scale_gradient(outputs[1], share)
         return outputs
 
-    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> None:
-        """Between TRL's forward pass and its loss: keep log-probabilities and, where groups are whole, weigh rows."""
+    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> tuple[float, float]:
+        """Between TRL's forward pass and its loss: keep log-probabilities and, where groups are whole, weigh rows.
+
+        Returns: how many tokens of the micro-batch are trained on, and the sum of their entropies.
+        """
         assert self._round is not None
-        round_, rows, mask = self._round, inputs[ROWS], trained_tokens(inputs)
-        logp, old = summed(logps, mask), self._round.logp_old[rows]
+        round_, rows, mask = self._round, inputs[ROWS].cpu(), trained_tokens(inputs)
+        # The only wait for the device.
+        sums = torch.stack([summed(logps, mask), *metrics.token_sums(inputs, logps, entropies, mask)]).cpu()
+        logp, old = sums[0], round_.logp_old[rows]
         if not round_.moved(self.state.global_step):
             # One number for p and p_old, so that a group without signal is neutral to the last bit.
             old = logp if self._in_forward else torch.where(old.isnan(), logp, old)
@@ -273,27 +305,42 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             self._spread([inputs], rows, self._coefficients(rows, logp, old))
         self._loss_dtype = logps.dtype
         inputs["advantages"] = inputs["advantages"].to(logps.dtype)
-        self._window.add(round_, rows, logp, old, metrics.token_sums(inputs, logps, entropies, mask))
+        self._window.add(round_, rows, logp, old, metrics.TokenSums(*sums[1:]))
+        return float(round_.lengths[rows].sum()), float(sums[1].sum())
 
     def _close_window(self) -> None:
         """Log the figures of one optimizer step, over all processes."""
         assert self._round is not None
-        rows = self._window.close(self.accelerator.gather)
+        rows = self._window.close(self._everywhere)
         fit = metrics.fit_of(rows, self.args.target)
         for name, value in metrics.figures(rows, fit, self.args.target, self.beta).items():
             self._metrics["train"][name].append(value)
+        if self._entropy_bonus_enabled:
+            # What is minimised beside the bonus, as in TRL.
+            policy_loss = fit.loss.mean() + self.beta * rows.kl.mean()
+            self._metrics["train"]["policy_loss"].append(float(policy_loss))
         for text in self._watch.warnings(rows, fit, self.args.target, self._loss_dtype):
             self._warn(text)
         if self._table is not None:
             first = int(self._round.groups[0])
             self._table.fill(rows, fit, len(self._round.scores), first)
 
-    def _length(self) -> float | Tensor:
-        """By what the loss is divided: the mean length of the round's completions that take part, at least 1."""
+    def _length(self) -> float:
+        """By what the gradient through log-probabilities is divided.
+
+        Returns: the mean length of the round's completions that take part, at least 1.
+        """
         assert self._round is not None
         if not self.args.divide_by_length:
             return 1.0
-        return (self._round.lengths * self._round.valid).sum() / self._round.valid.sum().clamp(min=1)
+        return max(1.0, float((self._round.lengths * self._round.valid).sum() / self._round.valid.sum().clamp(min=1)))
+
+    def _entropy_coefficient(self) -> float:
+        """The weight of TRL's entropy bonus in this optimizer step."""
+        if not self._entropy_bonus_enabled:
+            return 0.0
+        rests = self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target
+        return 0.0 if rests else float(self.entropy_coef)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -316,3 +363,17 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         """Put the state back; the next step computes its coefficients again, from the same numbers."""
         self._rounds, self._watch = plain["rounds"], AnchorWatch.restore(plain["watch"])
         self._round = None if plain["round"] is None else Round.restore(tensors, plain["round"])
+
+
+def scale_gradient(x: Tensor, factor: float) -> None:
+    """Multiply the gradient that will arrive at x; its values stay.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> y = 3 * x
+    >>> scale_gradient(y, 0.5)
+    >>> y.sum().backward()
+    >>> x.grad
+    tensor([1.5000, 1.5000])
+    """
+    if x.requires_grad and factor != 1:
+        x.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]

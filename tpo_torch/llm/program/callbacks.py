@@ -65,7 +65,8 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             path = self.folder.samples / f"step-{state.global_step:06d}.json"
             # The reward of an answer that nobody could score is NaN, which a json file says as null.
-            files.write_json(path, {"step": state.global_step, "answers": report.answers[:SHOWN]})
+            drawn = {"sampling": sampling.distribution()} if self.settings.samples else {}
+            files.write_json(path, {"step": state.global_step, **drawn, "answers": report.answers[:SHOWN]})
 
 
 class Record(TrainerCallback):  # type: ignore[misc]

@@ -81,7 +81,8 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     rows = [["", "value", "standard error", "prompts"]]
     for name, estimate in report.estimates.items():
         rows.append([name, _number(estimate.value), _number(estimate.error), str(estimate.n)])
-    show.print_table(rows, f"{report.model} on {report.task}")
+    drawn = ", ".join(f"{name}={value}" for name, value in report.sampling.items() if value is not None)
+    show.print_table(rows, f"{report.model} on {report.task}; sampled with {drawn}")
     return 0
 
 

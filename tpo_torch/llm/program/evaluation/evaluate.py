@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from trl import GRPOConfig
 from tpo_ref.study import estimates
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm.program.settings.sections import EvaluationSettings
+from tpo_torch.llm.sampling import as_named
 from tpo_torch.llm.tasks import Task
 
 # The columns of a data set that belong to the trainer; reward functions get the others.
@@ -29,28 +30,35 @@ OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 class Sampling:
     """How answers are generated, in the words of TRL's configuration; greedy answers use the length alone.
 
-    Args: max_completion_length, tokens at most; temperature, top_p, top_k, of the sampled answers; reward_weights, one
-        per reward function (None: 1 each); chat_template_kwargs, handed to the model's chat template.
+    Nothing else is used: not what the model's own `generation_config` says of penalties, beams or forced tokens.
+
+    Args: max_completion_length, tokens at most; temperature, top_p, top_k, min_p, repetition_penalty, of the sampled
+        answers; generation_kwargs, more of `transformers.GenerationConfig` for these; reward_weights, one per reward
+        function (None: 1 each); chat_template_kwargs, handed to the model's chat template.
     """
 
     max_completion_length: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    generation_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reward_weights: Sequence[float] | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_arguments(cls, arguments: GRPOConfig) -> Sampling:
-        """Return the sampling of a trainer's arguments."""
-        return cls(
-            max_completion_length=arguments.max_completion_length,
-            temperature=arguments.temperature,
-            top_p=arguments.top_p,
-            top_k=arguments.top_k,
-            reward_weights=arguments.reward_weights,
-            chat_template_kwargs=arguments.chat_template_kwargs or {},
-        )
+        """Return the sampling of a trainer's arguments; words for vLLM are left out, since it does not evaluate."""
+        given = {name: getattr(arguments, name) for name in (f.name for f in fields(cls))}
+        if arguments.use_vllm:
+            given["generation_kwargs"] = None
+        return cls(**given | {name: given[name] or {} for name in ("generation_kwargs", "chat_template_kwargs")})
+
+    def distribution(self) -> dict[str, Any]:
+        """Return what shapes the sampled answers, in the words of `transformers.GenerationConfig`."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        return {name: getattr(self, name) for name in names} | dict(self.generation_kwargs)
 
 
 @dataclass(frozen=True)
@@ -193,18 +201,15 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Any], sampling: Samp
     padded = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(device)
     own = model.generation_config.eos_token_id
     ends = sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
-    distribution = (
-        {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k} if sample else {}
-    )
-    config = transformers.GenerationConfig(
-        max_new_tokens=sampling.max_completion_length,
-        do_sample=sample,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends,
-        disable_compile=True,
-        **distribution,
-    )
-    with torch.no_grad():
+    named = {
+        "max_new_tokens": sampling.max_completion_length,
+        "do_sample": sample,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": ends,
+        "disable_compile": True,
+    }
+    config = transformers.GenerationConfig(**named | (sampling.distribution() if sample else {}))
+    with torch.no_grad(), as_named(model):
         whole = model.generate(**padded, generation_config=config)
     rows = whole[:, padded["input_ids"].shape[1] :].tolist()
     lengths = [next((i + 1 for i, token in enumerate(row) if token in ends), None) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,10 +22,11 @@ from tpo_torch.llm.program.settings.sections import RunSettings
 
 @dataclass(frozen=True)
 class PlaceReport:
-    """The estimates of one model on one task, by the names of the log."""
+    """The estimates of one model on one task, by the names of the log, and how sampled answers were drawn."""
 
     model: str
     task: str
+    sampling: Mapping[str, Any]
     estimates: Mapping[str, Estimate]
 
 
@@ -51,8 +53,9 @@ def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         policy, tokenizer = pretrained.load(model, device)
         loaded_task = tasks.load(settings.task, **settings.task_options)
-        report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, _sampling(settings))
-    return PlaceReport(model, loaded_task.name, report.estimates())
+        sampling = _sampling(settings)
+        report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, sampling)
+    return PlaceReport(model, loaded_task.name, sampling.distribution(), report.estimates())
 
 
 def _newest(folder: Folder) -> str:

@@ -121,7 +121,7 @@ def test_the_loss_at_the_policy_that_wrote_the_completions_does_not_know_their_w
     logp = torch.tensor([-40.0, -52.0, -38.5, -47.25]).double()
     losses = [
         float(group_coefficients(logp, logp, torch.tensor(s).double(), torch.zeros(4).long(), TargetSettings())
-              .cross_entropy)
+              .loss)
         for s in ([0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1])
     ]  # fmt: skip
     assert losses == pytest.approx([math.log(4)] * 4)

@@ -24,6 +24,29 @@ PAD, EOS = 0, 1
 tokenizer = tiny_tokenizer
 
 
+# The real path in its smallest size: 3 steps of 2 prompts with 4 completions each.
+MICRO = (
+    "task=gym:chain_sum",
+    "task_options={train_size: 20, eval_size: 5, min_terms: 2, max_terms: 2, partial: false}",
+    "name=micro",
+    "prompts=2",
+    "trainer.num_generations=4",
+    "trainer.per_device_train_batch_size=8",
+    "trainer.max_completion_length=4",
+    "trainer.max_steps=3",
+    "trainer.save_steps=1",
+    "evaluation.every=2",
+    "evaluation.size=5",
+    "evaluation.samples=2",
+    "evaluation.k=[1, 2]",
+    "tiny.layers=1",
+    "tiny.width=16",
+    "tiny.heads=2",
+    "tiny.vocabulary=300",
+    "warmup.steps=2",
+)
+
+
 def model(seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
     made = tiny_model(seed).to(dtype)
     made.config.name_or_path = "tiny"

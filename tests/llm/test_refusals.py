@@ -89,6 +89,11 @@ CASES: list[tuple[dict[str, str], list[str], str]] = [
     ({}, ["tiny", "task=absent.py"], "no such file"),
     ({}, ["tiny", "method=ppo"], "method: got 'ppo'"),
     ({}, ["tiny", "accelerate=fsdp3"], "did you mean 'fsdp2'"),
+    ({}, ["tiny", "model=/nowhere/at/all"], "which is no folder"),
+    ({}, ["tiny", "model=."], "expected a config.json"),
+    ({}, ["tiny", "--out", "/proc/nowhere"], "choose a writable folder"),
+    ({}, ["tiny", "--resume", "name=typo"], "typo-tpo: got --resume, but holds no run; leave --resume out"),
+    ({}, ["tiny", "--dry-run", "trainer.max_stepz=3"], "did you mean 'max_steps'"),
 ]
 # The parser's own messages, which it prints in a frame.
 PARSED = [(["--help"], "CONFIG", 0), (["tiny", "--method", "ppo"], "ppo", 2), ([], "CONFIG", 2)]

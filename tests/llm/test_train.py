@@ -27,27 +27,7 @@ from tpo_torch.llm.program.settings.sections import TinySettings
 
 pytestmark = tiny_llm.FILTERS
 
-# The real path in its smallest size: 3 steps of 2 prompts with 4 completions each.
-MICRO = (
-    "task=gym:chain_sum",
-    "task_options={train_size: 20, eval_size: 5, min_terms: 2, max_terms: 2, partial: false}",
-    "name=micro",
-    "prompts=2",
-    "trainer.num_generations=4",
-    "trainer.per_device_train_batch_size=8",
-    "trainer.max_completion_length=4",
-    "trainer.max_steps=3",
-    "trainer.save_steps=1",
-    "evaluation.every=2",
-    "evaluation.size=5",
-    "evaluation.samples=2",
-    "evaluation.k=[1, 2]",
-    "tiny.layers=1",
-    "tiny.width=16",
-    "tiny.heads=2",
-    "tiny.vocabulary=300",
-    "warmup.steps=2",
-)
+MICRO = tiny_llm.MICRO
 # Not the same from run to run: the time.
 TIMES = ("time", "runtime", "per_second", "tokens_per")
 
@@ -211,7 +191,7 @@ def test_without_the_extra_one_line_says_so() -> None:
         (["eval", "some/model"], "is no folder of a run"),
         (["eval", "some/model"], "for a model --task is needed"),
         (["train", "tiny", *MICRO, "--resume", "--fresh"], "expected one of them"),
-        (["train", "tiny", *MICRO, "trainer.report_to=wandb"], "Run `pip install wandb`"),
+        (["train", "tiny", *MICRO, "trainer.report_to=comet_ml"], "Run `pip install comet-ml"),
         (["train", "tiny", *MICRO, "trainer.use_vllm=true"], "vLLM"),
         (["train", "tiny", *MICRO, "task=gsm9k"], "task: got 'gsm9k'"),
         (["train", "tiny", *MICRO, "--out", "/proc/nowhere"], "choose a writable folder"),

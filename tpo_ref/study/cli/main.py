@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import io
 import os
 import sys
 
@@ -36,6 +37,9 @@ def _main(arguments: list[str]) -> int:
     # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     _keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A letter that the terminal's encoding lacks becomes a question mark, and not the end of a run of hours.
+        sys.stdout.reconfigure(errors="replace")
     try:
         # `commands` imports tyro, whose presence was checked above.
         from tpo_ref.study.cli import commands

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from tpo_ref.study import files
 from tpo_ref.study.context import MethodProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 # A pipe or a file has no width of its own.
 PIPE_WIDTH = 150
@@ -38,6 +42,52 @@ def progress(name: str) -> Iterator[MethodProgress]:
             bar.update(tasks[method], completed=count, total=total)
 
         yield advance
+
+
+class Bar:
+    """A bar on a terminal for a run of many steps; the lines of the run stand above it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, text: str, done: int, total: int) -> None:
+        """Move the bar of the steps, and show the figures of the last one beside it."""
+        self._move("step", text, done, total)
+
+    def part(self, name: str, done: int, total: int) -> None:
+        """Move the bar of a part of the run, which goes when the part is over."""
+        self._move(name, "", done, total)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(name))
+
+    def _move(self, name: str, text: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, text=text)
+        self._progress.update(self._tasks[name], completed=done, text=text)
+
+
+@contextmanager
+def bar(stream: TextIO) -> Iterator[Bar | None]:
+    """A bar on a stream that is a terminal; None for a pipe or a file, to which lines are printed."""
+    if not stream.isatty():
+        yield None
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[text]}", markup=False),
+        bars.TimeElapsedColumn(),
+    )
+    with bars.Progress(*columns, console=_Console(file=stream), transient=True) as progress:
+        yield Bar(progress)
 
 
 class _Console(Console):

@@ -14,6 +14,7 @@ from tpo_ref.study.cli.options import DEFAULTS, Json
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import is_first_process
 from tpo_torch.llm import check_installed
+from tpo_torch.llm.program.display import Display, Lines, Silent
 
 if TYPE_CHECKING:
     from tpo_torch.llm.program.plan import Plan
@@ -32,6 +33,7 @@ Method = Annotated[Literal["tpo", "grpo"] | None, tyro.conf.arg(help="the config
 Seed = Annotated[int | None, tyro.conf.arg(metavar="N", help="the configuration's own when left out")]
 Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from its last checkpoint")]
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
+DryRun = Annotated[bool, tyro.conf.arg(help="say what the run would do, train nothing and write nothing")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results")]
 Place = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL", help="folder of a run, of a model, or a hub name")
@@ -48,6 +50,7 @@ def train(
     seed: Seed = None,
     resume: Resume = False,
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     out: Out = DEFAULTS.out,
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
@@ -58,7 +61,7 @@ def train(
     try:
         plan = prepare(load(config, overrides, method, seed), out, resume, fresh)
         if not plan.finished:
-            _train(plan)
+            _train(plan, dry_run)
         elif is_first_process():
             print(f"{plan.folder.path}: finished already; --fresh runs it again")
     except KeyboardInterrupt:
@@ -74,7 +77,9 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     from tpo_ref.study.cli import show
     from tpo_torch.llm.program.evaluation.place import evaluate_place
 
-    report = evaluate_place(place, task, overrides)
+    # On standard error: the table, or json, is what standard output is for.
+    with show.bar(sys.stderr) as display:
+        report = evaluate_place(place, task, overrides, display or Lines(_to_standard_error))
     if as_json:
         show.print_json(report)
         return 0
@@ -86,15 +91,30 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     return 0
 
 
-def _train(plan: Plan) -> None:
-    """Run a plan. Here torch, transformers and TRL are loaded; what a plan can refuse has been refused by now."""
-    from tpo_torch.llm.program import run
-    from tpo_torch.llm.rewards import RewardError
+def _train(plan: Plan, dry_run: bool) -> None:
+    """Run a plan, or say what it would do. What it can refuse has been refused; torch and TRL are loaded here."""
+    from tpo_ref.study import files
+    from tpo_ref.study.cli import show
+    from tpo_torch.llm.program import trackers
 
-    try:
-        run.train(plan)
-    except RewardError as error:
-        raise Unavailable(str(error)) from error
+    if is_first_process() and not dry_run:
+        files.check_writable(plan.out)
+    with show.bar(sys.stdout) as bar, trackers.local(plan.settings, plan.folder.path):
+        display: Display = (bar or Lines()) if is_first_process() else Silent()
+        if plan.resume and plan.checkpoint is None:
+            display.say(f"{plan.folder.path}: holds no whole checkpoint yet; the run begins again")
+        display.say("loading torch, transformers and TRL")
+        from tpo_torch.llm.program import preview, run
+        from tpo_torch.llm.rewards import RewardError
+
+        try:
+            (preview.show if dry_run else run.train)(plan, display)
+        except RewardError as error:
+            raise Unavailable(str(error)) from error
+
+
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _number(value: float) -> str:

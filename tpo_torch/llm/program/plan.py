@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
+from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
-from tpo_torch.llm import tasks
+from tpo_torch.llm import checkpoints, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.program import pretrained, trackers
 from tpo_torch.llm.program.record import Folder
-from tpo_torch.llm.program.settings.sections import RunSettings, launcher_file
+from tpo_torch.llm.program.settings.sections import TINY, RunSettings, launcher_file
 from tpo_torch.llm.target import TargetSettings
 
 # The TRL option that is computed from `prompts`, and the start of a layout's advice.
 DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
+# The module behind `use_vllm`.
+VLLM = "vllm"
 TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings))
 
 
@@ -24,14 +29,17 @@ TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings)
 class Plan:
     """A run whose settings fit together.
 
-    Args: settings, with whole paths; out, folder of results; folder of the run; resume, from the newest whole
-        checkpoint; fresh, begin again whatever is there; finished, whether there is nothing left to do.
+    Args: settings, with whole paths; out, folder of results; folder of the run; model, as transformers takes it, None
+        for one built on the spot; resume, whether to go on; checkpoint, to go on from, None to begin; fresh, begin
+        again whatever is there; finished, whether there is nothing left to do.
     """
 
     settings: RunSettings
     out: Path
     folder: Folder
+    model: str | None
     resume: bool
+    checkpoint: Path | None
     fresh: bool
     finished: bool
 
@@ -40,20 +48,26 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
     """The plan of a run, on every process of a launch the same; reads files, writes none.
 
     Raises: ValueError, TypeError for settings that do not fit together, or an unfinished or other run in the folder,
-        with the remedy, or resume with fresh.
+        with the remedy, or resume with fresh, or without a run; Unavailable for a model or tracker that is not here.
     """
     if resume and fresh:
         raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
     settings = settings.resolved()
     folder = Folder(out / "llm" / settings.folder)
     finished = not folder.check(settings, resume, fresh)
+    model = checkpoint = None
     if not finished:
         processes = process_count()
         rows = accumulation(settings, processes)
         if settings.method == "tpo":
             _check_target(settings, rows, processes)
         tasks.check(settings.task, **settings.task_options)
-    return Plan(settings, out, folder, resume, fresh, finished)
+        trackers.check(settings)
+        if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
+            raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
+        model = None if settings.model == TINY else pretrained.locate(settings.model)
+        checkpoint = checkpoints.latest(folder.checkpoints) if resume else None
+    return Plan(settings, out, folder, model, resume, checkpoint, fresh, finished)
 
 
 def accumulation(settings: RunSettings, processes: int) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
-import torch
-import transformers
+import huggingface_hub.constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from tpo_ref.study.errors import Unavailable
+
+if TYPE_CHECKING:
+    # Imported where a model is loaded: that one is missing is said before, and needs neither.
+    import torch
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 # Seconds to wait for the hub before saying that it cannot be reached.
@@ -22,6 +25,7 @@ def locate(model: str) -> str:
 
     Raises: Unavailable for a folder without a model, a hub name that does not exist, is gated, or cannot be reached.
     """
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     path = Path(model).expanduser()
     if path.is_dir():
         if not any((path / name).exists() for name in (CONFIG, ADAPTER)):
@@ -57,6 +61,8 @@ def locate(model: str) -> str:
 
 def load(model: str, device: torch.device) -> tuple[Any, Any]:
     """A model with its adapter, if it has one, and its tokenizer, for generation; Unavailable as `locate`."""
+    import transformers
+
     place = locate(model)
     if (Path(place) / ADAPTER).exists():
         from peft import AutoPeftModelForCausalLM

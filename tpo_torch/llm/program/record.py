@@ -80,6 +80,11 @@ class Folder:
                     f"{self.checkpoints}: holds checkpoints of a run whose record ({RECORD}) is gone; --fresh removes "
                     "them, another name=… leaves them"
                 )
+            if resume:
+                raise ValueError(
+                    f"{self.path}: got --resume, but holds no run; leave --resume out to begin one, or correct name=…, "
+                    "seed=…, --method or --out"
+                )
             return True
         record = self.read()
         if record["state"] == RUNNING and not self.metrics.exists() and not self._has_checkpoints():

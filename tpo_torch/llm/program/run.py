@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
-from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
-from tpo_torch.llm import checkpoints, resume, tasks
+from tpo_torch.llm import resume, tasks
 from tpo_torch.llm.layout import counted
-from tpo_torch.llm.program import pretrained, quiet, tiny
-from tpo_torch.llm.program.callbacks import Evaluation, ProgressLines, Record
+from tpo_torch.llm.program import quiet, tiny, trackers
+from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
+from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, layout_error
 from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.sections import TINY, RunSettings
+from tpo_torch.llm.program.settings.sections import RunSettings
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 # What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;
@@ -32,38 +32,53 @@ OURS = {
     "ddp_find_unused_parameters": False,
 }
 ABSENT = "to be installed"
-Say = Callable[[str], None]
 
 
-def train(plan: Plan, say: Say = print) -> None:
+def train(plan: Plan, display: Display) -> None:
     """Run a plan to the end: the model, its log and its checkpoints are in the plan's folder.
 
-    Args: plan, of a run that is not finished; say, takes lines of progress, on the first process alone.
-    Raises: ValueError for settings that the imported libraries refuse; Unavailable for a model or data that are not
-        here; OSError for a folder that cannot be written; RewardError.
+    Args: plan, of a run that is not finished; display, of the first process.
+    Raises: ValueError for settings that the imported libraries refuse; Unavailable for data that are not here; OSError
+        for a folder that cannot be written; RewardError.
     """
     settings, folder = plan.settings, plan.folder
     with quiet.quiet():
-        # Several processes without an accelerator find each other only if they are told that they have none.
-        state = PartialState(cpu=settings.trainer.get("use_cpu", without_gpu()))
-        tell: Say = say if state.is_main_process else lambda text: None
-        # Checked again with the number of processes that accelerate counts, in variables of other launchers too.
-        micro_batches = accumulation(settings, state.num_processes)
-        model = None if settings.model == TINY else pretrained.locate(settings.model)
-        arguments = build_arguments(settings, folder.checkpoints, micro_batches)
-        task = tasks.load(settings.task, **settings.task_options)
+        state = processes(settings)
+        display = display if state.is_main_process else Silent()
+        arguments, task = ingredients(plan)
         state.wait_for_everyone()
         if state.is_main_process:
-            files.check_writable(plan.out)
-            folder.begin(settings, _layout(settings, arguments), plan.fresh)
+            folder.begin(settings, layout(settings, arguments), plan.fresh)
         with state.main_process_first():
-            place = model or str(tiny.ensure(settings, task, plan.out, tell))
-        _run(plan, place, arguments, task, tell)
+            place = plan.model or str(tiny.ensure(settings, task, plan.out, display))
+        _run(plan, place, arguments, task, display)
+
+
+def processes(settings: RunSettings) -> PartialState:
+    """The processes of this launch, which find each other here."""
+    # Several processes without an accelerator find each other only if they are told that they have none.
+    return PartialState(cpu=settings.trainer.get("use_cpu", without_gpu()))
+
+
+def ingredients(plan: Plan) -> tuple[Any, tasks.Task]:
+    """The trainer's arguments and the task of a plan; raises as `build_arguments` and `tasks.load`."""
+    settings = plan.settings
+    # Checked again with the number of processes that accelerate counts, in variables of other launchers too.
+    micro_batches = accumulation(settings, processes(settings).num_processes)
+    arguments = build_arguments(settings, plan.folder.checkpoints, micro_batches)
+    # ValueError for a name that transformers does not know; after the model is loaded it would come late.
+    get_reporting_integration_callbacks(arguments.report_to)
+    return arguments, tasks.load(settings.task, **settings.task_options)
 
 
 def without_gpu() -> bool:
     """Whether training runs on the CPU unless told otherwise: Apple's GPUs have no float64, which coefficients need."""
     return not torch.cuda.is_available()
+
+
+def own_defaults(settings: RunSettings) -> dict[str, Any]:
+    """The trainer's arguments that a run sets where its configuration says nothing."""
+    return {**OURS, "use_cpu": without_gpu(), "run_name": settings.folder, "project": trackers.PROJECT}
 
 
 def build_arguments(settings: RunSettings, output: Path, micro_batches: int) -> Any:
@@ -72,7 +87,7 @@ def build_arguments(settings: RunSettings, output: Path, micro_batches: int) -> 
     Args: output, folder of the checkpoints; micro_batches, per optimizer step.
     """
     maker = upstream.imported(settings.configuration)
-    values: dict[str, Any] = {**OURS, "use_cpu": without_gpu(), **settings.given, DERIVED: micro_batches}
+    values: dict[str, Any] = {**own_defaults(settings), **settings.given, DERIVED: micro_batches}
     try:
         return maker(output_dir=str(output), seed=settings.seed, **values)
     except ValueError as error:
@@ -82,14 +97,13 @@ def build_arguments(settings: RunSettings, output: Path, micro_batches: int) -> 
 def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks.Task) -> Any:
     """TargetPOTrainer, or TRL's GRPOTrainer with exact resume, on a task; as they raise."""
     maker: Any = TargetPOTrainer if settings.method == "tpo" else resume.ResumableGRPOTrainer
-    lora = None
-    if settings.lora is not None:
-        from peft import LoraConfig
-
-        lora = LoraConfig(**{"task_type": "CAUSAL_LM", "lora_dropout": 0.0, **settings.lora})
     try:
         return maker(
-            model=model, reward_funcs=list(task.rewards), args=arguments, train_dataset=task.train, peft_config=lora
+            model=model,
+            reward_funcs=list(task.rewards),
+            args=arguments,
+            train_dataset=task.train,
+            peft_config=adapter(settings),
         )
     except RuntimeError as error:
         # transformers raises RuntimeError where a `report_to` service is not installed.
@@ -98,33 +112,48 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
         raise Unavailable(f"trainer.report_to: {error}") from error
 
 
-def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, tell: Say) -> None:
-    settings, folder = plan.settings, plan.folder
-    checkpoint = checkpoints.latest(folder.checkpoints) if plan.resume else None
-    start = time.perf_counter()
-    trainer = build_trainer(settings, place, arguments, task)
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    evaluation = Evaluation(trainer, task, settings.evaluation, folder)
-    for callback in (evaluation, ProgressLines(tell), Record(folder)):
-        trainer.add_callback(callback)
-    count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    tell(f"{settings.folder}: {settings.model}, {count:,} trained weights, {task.name}; {_layout(settings, arguments)}")
-    if checkpoint is not None:
-        tell(f"resumed from {checkpoint}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model(str(folder.model))
-    if trainer.accelerator.is_main_process:
-        last = {} if evaluation.last is None else evaluation.last.logged()
-        outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
-        folder.finish(settings, _layout(settings, arguments), outcome)
-    tell(f"{folder.path}: finished; `tpo figure {folder.path}` draws it, `tpo eval {folder.path}` evaluates it again")
+def adapter(settings: RunSettings) -> Any:
+    """The configuration of the LoRA adapter; None where all weights are trained."""
+    if settings.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(**{"task_type": "CAUSAL_LM", "lora_dropout": 0.0, **settings.lora})
 
 
-def _layout(settings: RunSettings, arguments: Any) -> str:
+def layout(settings: RunSettings, arguments: Any) -> str:
+    """How the completions of an optimizer step are cut, as a sum."""
     cut = (
         counted(arguments.world_size, "process", "processes"),
         counted(arguments.gradient_accumulation_steps, "micro-batch", "micro-batches"),
         counted(arguments.per_device_train_batch_size, "row", "rows"),
     )
     return f"{counted(settings.prompts, 'prompt', 'prompts')} x {arguments.num_generations} = {' x '.join(cut)}"
+
+
+def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Display) -> None:
+    settings, folder = plan.settings, plan.folder
+    start = time.perf_counter()
+    display.say(f"loading the model from {place}")
+    trainer = build_trainer(settings, place, arguments, task)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    evaluation = Evaluation(trainer, task, settings.evaluation, folder, display)
+    for callback in (Progress(trainer, display), evaluation, Record(folder)):
+        trainer.add_callback(callback)
+    count = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    display.say(
+        f"{settings.folder}: {settings.model}, {count:,} trained weights, {task.name}; {layout(settings, arguments)}"
+    )
+    checkpoint = None if plan.checkpoint is None else str(plan.checkpoint)
+    if checkpoint is not None:
+        display.say(f"resumed from {checkpoint}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(folder.model))
+    if trainer.accelerator.is_main_process:
+        last = {} if evaluation.last is None else evaluation.last.logged()
+        outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
+        folder.finish(settings, layout(settings, arguments), outcome)
+    display.say(
+        f"{folder.path}: finished; `tpo figure {folder.path}` draws it, `tpo eval {folder.path}` evaluates it again"
+    )

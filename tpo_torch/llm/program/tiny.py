@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from tpo_ref.study import files
+from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.settings.sections import RunSettings, TinySettings, WarmupSettings
 from tpo_torch.llm.tasks import Task
 
@@ -36,19 +37,19 @@ IGNORED = -100
 # A cached model is whole once this is there.
 RECORD = "warmup.json"
 
-Say = Callable[[str], None]
 
-
-def ensure(settings: RunSettings, task: Task, out: Path, say: Say = lambda text: None) -> Path:
+def ensure(settings: RunSettings, task: Task, out: Path, display: Display | None = None) -> Path:
     """The folder of the warmed-up model and tokenizer, made unless one from the same ingredients is there.
 
-    Args: task, whose `solution` gives the worked examples; out, the folder of results: models are in out/warmups.
+    Args: task, whose `solution` gives the worked examples; out, the folder of results: models are in out/warmups;
+        display, of how far it is.
     Raises: ValueError for a task without worked examples; OSError for a folder that cannot be written.
     """
+    display = Silent() if display is None else display
     texts = examples(task)
     folder = out / "warmups" / digest(settings, texts)
     if (folder / RECORD).exists():
-        say(f"warm-up: {folder} (cached)")
+        display.say(f"warm-up: {folder} (cached)")
         return folder
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -56,8 +57,10 @@ def ensure(settings: RunSettings, task: Task, out: Path, say: Say = lambda text:
         model = build_model(settings.tiny, tokenizer)
         losses = []
         if settings.warmup is not None:
-            losses = warm_up(model, tokenizer, texts, settings.warmup)
-            say(f"warm-up: {settings.warmup.steps} steps on worked examples, loss {losses[0]:.2f} to {losses[-1]:.2f}")
+            steps = settings.warmup.steps
+            display.say(f"warm-up: training a small model for {steps} steps on worked examples")
+            losses = warm_up(model, tokenizer, texts, settings.warmup, display)
+            display.say(f"warm-up: {steps} steps on worked examples, loss {losses[0]:.2f} to {losses[-1]:.2f}")
     _save(folder, model, tokenizer, losses)
     return folder
 
@@ -133,7 +136,9 @@ def build_model(shape: TinySettings, tokenizer: Any) -> Any:
     return transformers.Qwen3ForCausalLM(config)
 
 
-def warm_up(model: Any, tokenizer: Any, texts: Sequence[Any], settings: WarmupSettings) -> list[float]:
+def warm_up(
+    model: Any, tokenizer: Any, texts: Sequence[Any], settings: WarmupSettings, display: Display | None = None
+) -> list[float]:
     """Train on worked examples, next token by next token of the answers; the loss of every step, in nats.
 
     Raises: ValueError when an example is longer than the positions the model knows.
@@ -157,6 +162,8 @@ def warm_up(model: Any, tokenizer: Any, texts: Sequence[Any], settings: WarmupSe
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
+        if display is not None:
+            display.part("warm-up, steps", len(losses), settings.steps)
     return losses
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from tpo_torch.llm.program.settings.sections import EvaluationSettings
 from tpo_torch.llm.sampling import as_named
 from tpo_torch.llm.tasks import Task
 
+# Takes what is going on, how many answers there are by now, and how many there will be.
+Advance = Callable[[str, int, int], None]
 # The columns of a data set that belong to the trainer; reward functions get the others.
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 
@@ -134,11 +136,17 @@ def pass_at_k(samples: int, right: ArrayLike, k: int) -> NDArray[np.float64]:
 
 
 def evaluate(
-    model: Any, tokenizer: Any, task: Task, settings: EvaluationSettings, sampling: Sampling
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    settings: EvaluationSettings,
+    sampling: Sampling,
+    advance: Advance = lambda name, done, total: None,
 ) -> EvaluationReport:
     """Answer the held-out prompts greedily, and `samples` times each by sampling; prompts are split over processes.
 
-    Args: model, with `generate`, unwrapped, on its device; tokenizer, with a chat template; task.
+    Args: model, with `generate`, unwrapped, on its device; tokenizer, with a chat template; task; advance, is told of
+        every batch of answers, with the counts of this process.
     Returns: the same report on every process. The random state of training is left as it was.
     Raises: ValueError for an empty held-out set.
     """
@@ -152,7 +160,8 @@ def evaluate(
     with _forked(model, settings.seed + state.process_index), _evaluating(model), share as mine:
         for start in range(0, len(mine), settings.batch_size):
             places = mine[start : start + settings.batch_size]
-            answers += _answers(model, tokenizer, task, places, settings.samples, sampling)
+            counted = _counting(advance, start, len(places), len(mine), 1 + settings.samples)
+            answers += _answers(model, tokenizer, task, places, settings.samples, sampling, counted)
     everywhere = gather_object(answers) if state.num_processes > 1 else answers
     by_index = {answer.index: answer for answer in everywhere}
     return _report([by_index[i] for i in range(size)], settings)
@@ -166,16 +175,29 @@ class Generation(NamedTuple):
     truncated: bool
 
 
+def _counting(advance: Advance, start: int, batch: int, prompts: int, each: int) -> Callable[[int], None]:
+    """Return what takes how often each prompt of a batch has been answered, and tells how many answers there are."""
+    return lambda times: advance("evaluation, answers", start * each + times * batch, prompts * each)
+
+
 def _answers(
-    model: Any, tokenizer: Any, task: Task, places: Sequence[int], samples: int, sampling: Sampling
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    places: Sequence[int],
+    samples: int,
+    sampling: Sampling,
+    counted: Callable[[int], None],
 ) -> list[Answer]:
     rows = [task.evaluation[i] for i in places]
     prompts = [row["prompt"] for row in rows]
     greedy = _generate(model, tokenizer, prompts, sampling, sample=False)
+    counted(1)
     right, rewards = _scored(task, rows, greedy, sampling)
     sampled = [0] * len(rows)
-    for _ in range(samples):
+    for number in range(samples):
         texts = _generate(model, tokenizer, prompts, sampling, sample=True)
+        counted(2 + number)
         sampled = [n + int(r) for n, r in zip(sampled, _right(task, rows, texts), strict=True)]
     return [
         Answer(

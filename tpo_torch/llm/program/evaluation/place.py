@@ -13,6 +13,7 @@ from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm import resume, tasks
 from tpo_torch.llm.program import pretrained, quiet
+from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.evaluation import evaluate
 from tpo_torch.llm.program.evaluation.evaluate import Sampling
 from tpo_torch.llm.program.record import Folder
@@ -30,11 +31,11 @@ class PlaceReport:
     estimates: Mapping[str, Estimate]
 
 
-def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str] = ()) -> PlaceReport:
+def evaluate_place(place: str, task: str | None, overrides: Sequence[str], display: Display) -> PlaceReport:
     """Evaluate the folder of a run, the folder of a model, or a hub name.
 
     Args: place; task, the run's own when None, and needed for a model; overrides, "key=value" of the run's settings:
-        evaluation, task_options, and of trainer what says how answers are generated.
+        evaluation, task_options, and of trainer what says how answers are generated; display, of how far it is.
     Raises: ValueError for a model without a task, or unknown settings; Unavailable for weights that are not there.
     """
     with quiet.quiet():
@@ -50,11 +51,13 @@ def evaluate_place(place: str, task: str | None = None, overrides: Sequence[str]
             content = {**content, "task": task, "task_options": {}}
         settings = changed(content, overrides)
         model = _newest(folder) if run else place
+        display.say(f"loading {model}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         policy, tokenizer = pretrained.load(model, device)
         loaded_task = tasks.load(settings.task, **settings.task_options)
         sampling = _sampling(settings)
-        report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, sampling)
+        display.say(f"evaluating on {loaded_task.name}")
+        report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, sampling, display.part)
     return PlaceReport(model, loaded_task.name, sampling.distribution(), report.estimates())
 
 

@@ -1,0 +1,70 @@
+"""Trackers of experiments (`report_to`): each writes into the run's folder, and sends nothing unless told to."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tpo_ref.study.errors import Unavailable
+from tpo_torch.llm.program.settings.sections import RunSettings
+
+PROJECT = "tpo"
+# Those that work here, which are also the names of their modules.
+TRACKERS = ("tensorboard", "trackio", "wandb")
+
+
+def chosen(settings: RunSettings) -> list[str]:
+    """The trackers that a run reports to; none where it does not say."""
+    given = settings.given.get("report_to") or []
+    names = [given] if isinstance(given, str) else [str(name) for name in given]
+    return [name for name in names if name != "none"]
+
+
+def check(settings: RunSettings) -> None:
+    """Unavailable, before anything is loaded, for a tracker that is not installed."""
+    for name in chosen(settings):
+        if name in TRACKERS and importlib.util.find_spec(name) is None:
+            raise Unavailable(f"trainer.report_to: got {name}, which is not installed; run `pip install {name}`")
+
+
+@contextlib.contextmanager
+def local(settings: RunSettings, folder: Path) -> Iterator[None]:
+    """While inside, the trackers of a run write into its folder; what the user's own environment says goes first.
+
+    They read these variables when they are imported, as TRL does: this stands before the import of TRL.
+    """
+    chosen_ones = chosen(settings)
+    variables = {
+        name: value
+        for tracker, its_own in _variables(folder.resolve()).items()
+        for name, value in its_own.items()
+        if ("all" in chosen_ones or tracker in chosen_ones) and name not in os.environ
+    }
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+
+
+def _variables(folder: Path) -> dict[str, dict[str, str]]:
+    wandb = folder / "wandb"
+    return {
+        "tensorboard": {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
+        "trackio": {"TRACKIO_DIR": str(folder / "trackio")},
+        "wandb": {
+            # wandb adds a folder "wandb" of its own.
+            "WANDB_DIR": str(folder),
+            "WANDB_CACHE_DIR": str(wandb / "cache"),
+            "WANDB_CONFIG_DIR": str(wandb / "config"),
+            "WANDB_DATA_DIR": str(wandb / "data"),
+            "WANDB_MODE": "offline",
+            "WANDB_PROJECT": PROJECT,
+            "WANDB_SILENT": "true",
+            "WANDB_ERROR_REPORTING": "false",
+        },
+    }

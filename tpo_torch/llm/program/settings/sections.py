@@ -177,6 +177,10 @@ class RunSettings:
         """What the trainer's arguments are given: the fields of both methods, and those of this one."""
         return {**self.trainer, **getattr(self, self.method)}
 
+    def section_of(self, name: str) -> str:
+        """The section that gives one of the trainer's arguments; that of the method where none does."""
+        return "trainer" if name in self.trainer else self.method
+
     @property
     def configuration(self) -> Configuration:
         """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""

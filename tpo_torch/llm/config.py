@@ -115,7 +115,7 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
         # Not made anew from its fields: TRL refuses what it has itself filled in (both sizes of a round), and what
         # transformers has worked out (devices, DeepSpeed's and FSDP's plugins) would be worked out twice.
         made: TargetPOConfig = object.__new__(cls)
-        vars(made).update(vars(config))
+        made.__dict__.update(vars(config))
         for each in dataclasses.fields(cls):
             if each.name in values:
                 value = values[each.name]

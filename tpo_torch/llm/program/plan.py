@@ -13,6 +13,7 @@ from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings.sections import RunSettings, launcher_file
+from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
 
 # The TRL option that is computed from `prompts`, and the start of a layout's advice.
@@ -50,7 +51,7 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
     if not finished:
         processes = process_count()
         rows = accumulation(settings, processes)
-        if settings.method == "tpo":
+        if settings.method != GRPO:
             _check_target(settings, rows, processes)
         tasks.check(settings.task, **settings.task_options)
     return Plan(settings, out, folder, resume, fresh, finished)

@@ -14,7 +14,6 @@ from trl import GRPOConfig
 
 from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, TargetSettings
 from tpo_torch.llm.layout import BatchLayout
-from tpo_torch.llm.options import EPSILON, REFUSED_OPTIONS
 
 pytestmark = tiny_llm.FILTERS
 
@@ -148,35 +147,6 @@ def test_numbers_that_count_nothing_are_refused(name: str) -> None:
 
 
 # -- the arguments ----------------------------------------------------------------------------------------------------
-
-OTHERS: dict[str, Any] = {
-    "loss_type": "grpo",
-    "importance_sampling_level": "token",
-    "scale_rewards": "batch",
-    "multi_objective_aggregation": "normalize_then_sum",
-    "delta": 2.0,
-    "epsilon": 0.1,
-    "epsilon_high": 0.28,
-    "top_entropy_quantile": 0.2,
-    "off_policy_mask_threshold": 0.5,
-    "neftune_noise_alpha": 5.0,
-    "use_bias_correction_kl": True,
-    "vllm_importance_sampling_correction": True,
-}
-
-
-def test_every_refused_option_is_tried_here() -> None:
-    assert set(OTHERS) == set(REFUSED_OPTIONS)
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_would_break_exactness_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}: got {OTHERS[name]!r}, which TPO does not take: \w.*"):
-        TargetPOConfig(**tiny_llm.arguments(tmp_path, **{name: OTHERS[name]}))
-
-
-def test_the_option_left_alone_is_trls_own() -> None:
-    assert GRPOConfig.epsilon == EPSILON
 
 
 def test_without_scaling_is_refused_too(tmp_path: Path) -> None:

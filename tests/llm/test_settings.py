@@ -64,7 +64,7 @@ def test_every_shipped_configuration_makes_arguments_and_whole_groups(name: str,
         assert layout.one_step
     arguments = build_arguments(settings, tmp_path, accumulation(settings, settings.processes or 1))
     assert arguments.learning_rate == settings.trainer["learning_rate"]
-    assert type(arguments).__name__ == {"tpo": "TargetPOConfig", "grpo": "GRPOConfig"}[method]
+    assert type(arguments).__name__ == "GRPOConfig" if method == "grpo" else "TargetPOConfig"
 
 
 @pytest.mark.paper("Fig. 9")

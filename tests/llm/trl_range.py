@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv" / "trl"
-TESTS = ["tests/llm/test_trainer.py", "tests/llm/test_distributed.py", "tests/llm/test_resume.py"]
+TESTS = [f"tests/llm/test_{name}.py" for name in ("trainer", "distributed", "resume", "conversion")]
 # Imported by 1.13 and 1.14, which leave it to others to require.
 UNDECLARED = "requests"
 MOST = 100

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import GRPOConfig
 
-from tpo_ref.study.launcher import process_count
+from tpo_ref.checks import unknown
+from tpo_ref.study.launcher import is_first_process, process_count
+from tpo_torch.llm.conversion import Conversion, convert, listing
 from tpo_torch.llm.layout import BatchLayout
-from tpo_torch.llm.options import LEVEL, LOSS_TYPE, REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.options import LEVEL, LOSS_TYPE, SAME, batch_layout, check_option, refused_options
 from tpo_torch.llm.selection import check_metric
 from tpo_torch.llm.target import ANCHORS, DIVERGENCES, SCALES, ZERO_VARIANCE, TargetSettings
 
@@ -28,7 +35,8 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     group (deviation D77). `divide_by_length` divides cross-entropy and KL, and so the gradient that `max_grad_norm`
     clips, by the mean length of the completions (deviation D79); `entropy_coef` and `router_aux_loss_coef` weigh terms
     that are not divided, as in GRPO (deviation D84). Evaluation has no loss: `metric_for_best_model` names what it logs
-    (deviation D83). What GRPO alone knows (clipping, loss types, ratios) is refused by name.
+    (deviation D83). What GRPO alone knows (clipping, loss types, ratios) is refused by name, unless it has GRPO's own
+    default, which the trainer replaces by what it needs; `from_grpo` drops it.
 
     Raises: TypeError, ValueError for settings out of range, refused options, and batches that tear groups apart.
     """
@@ -72,8 +80,60 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     use_bias_correction_kl: bool = field(default=False, metadata={"help": "Fixed."})
 
     def __post_init__(self) -> None:
-        for name in REFUSED_OPTIONS:
+        self._settle()
+        super().__post_init__()
+
+    @classmethod
+    def from_grpo(cls, config: GRPOConfig | Mapping[str, Any], **target: Any) -> TargetPOConfig:
+        """The arguments of TPO that carry over those of a GRPO script; a warning lists what cannot be, and why.
+
+        Clipping, ratios and the shapes of GRPO's losses are dropped, `scale_rewards` becomes `score_scale`
+        (`tpo_torch.llm.conversion`); all else is as it was, the batch included.
+
+        Args: config, the script's, which stays as it is, or a dict of its fields; target, fields that TPO adds, such as
+            eta=0.5 or anchor="policy".
+        Raises: TypeError for another config; ValueError for another field, and as the class.
+        """
+        own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(GRPOConfig)}
+        for name in target:
+            if name not in own:
+                raise unknown("field of the target", name, sorted(own))
+        if isinstance(config, Mapping):
+            made = convert(config)
+            arguments = cls(**{**made.values, **target})
+        elif isinstance(config, GRPOConfig):
+            # One of ours holds what the trainer has set in place of GRPO's options.
+            given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+            made = Conversion(given, ()) if isinstance(config, cls) else convert(given)
+            arguments = cls._copied(config, {**made.values, **target})
+        else:
+            raise TypeError(f"config: got {type(config).__name__}, expected trl.GRPOConfig, or a dict of its fields")
+        if made.changes and is_first_process():
+            warnings.warn(f"from GRPO to TPO:\n{listing(made.changes)}", stacklevel=2)
+        return arguments
+
+    @classmethod
+    def _copied(cls, config: GRPOConfig, values: Mapping[str, Any]) -> TargetPOConfig:
+        """The arguments with these values, and the defaults where there are none, and all that TRL has worked out."""
+        # Not made anew from its fields: TRL refuses what it has itself filled in (both sizes of a round), and what
+        # transformers has worked out (devices, DeepSpeed's and FSDP's plugins) would be worked out twice.
+        made: TargetPOConfig = object.__new__(cls)
+        made.__dict__.update(vars(config))
+        for each in dataclasses.fields(cls):
+            if each.name in values:
+                value = values[each.name]
+                setattr(made, each.name, copy.deepcopy(value) if isinstance(value, dict | list) else value)
+            else:
+                setattr(made, each.name, each.default)
+        made._settle()
+        return made
+
+    def _settle(self) -> None:
+        """Check what TPO adds and cannot follow, and set what its trainer needs."""
+        for name, option in refused_options().items():
             check_option(name, getattr(self, name))
+            if option.ours is not SAME:
+                setattr(self, name, option.ours)
         _ = self.target
         self._check_layout()
         check_metric(self)
@@ -81,7 +141,6 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
             # TRL still sets the old name by default, at which transformers warns everybody.
             if getattr(self, new, "absent") is None:
                 setattr(self, new, getattr(self, old))
-        super().__post_init__()
 
     @property
     def target(self) -> TargetSettings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.protocol import Case, Catalogue, Check, Drawing, FolderKind
-from tpo_ref.study.styles import SKY, Style
+from tpo_ref.study.styles import DARK_PURPLE, DOTTED, GREEN, LONG, ONE_DOT, PURPLE, SKY, Style
 from tpo_torch.llm import check_installed
 from tpo_torch.llm.program.places import RECORD
 
@@ -58,6 +58,9 @@ CATALOGUE = Catalogue(
     styles={
         # The default, anchor "ratio", is called TPO in pictures of language models; here is the paper's own form.
         "tpo_policy": Style("TPO, the paper's anchor", SKY, (0, (6, 2))),
+        "tpo_reverse": Style("TPO, reverse divergence", GREEN, LONG),
+        "lpo": Style("LPO", PURPLE, DOTTED),
+        "lpo_reverse": Style("LPO, reverse divergence", DARK_PURPLE, ONE_DOT),
     },
 )
 

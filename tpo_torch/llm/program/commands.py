@@ -29,7 +29,10 @@ Overrides = Annotated[
     tyro.conf.Positional,
     tyro.conf.arg(metavar="KEY=VALUE ...", help="settings, such as trainer.learning_rate=1e-6 or model=FOLDER"),
 ]
-Method = Annotated[Literal["tpo", "grpo"] | None, tyro.conf.arg(help="the configuration's own when left out")]
+Method = Annotated[
+    Literal["tpo", "grpo", "lpo"] | None,
+    tyro.conf.arg(help="the configuration's own when left out; lpo is tpo with anchor ratio"),
+]
 Seed = Annotated[int | None, tyro.conf.arg(metavar="N", help="the configuration's own when left out")]
 Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from its last checkpoint")]
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
@@ -59,7 +62,10 @@ def train(
     from tpo_torch.llm.program.settings.reading import load
 
     try:
-        plan = prepare(load(config, overrides, method, seed), out, resume, fresh)
+        settings = load(config, overrides, method, seed)
+        plan = prepare(settings, out, resume, fresh)
+        if settings.changes and is_first_process():
+            print(f"{config}, for {settings.method}:", *settings.changes, sep="\n  ")
         if not plan.finished:
             _train(plan, dry_run)
         elif is_first_process():

@@ -18,6 +18,7 @@ from tpo_ref.study.styles import style
 from tpo_torch.llm.program import figures
 from tpo_torch.llm.program.figures import Curve, RunCurves
 from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
 
 # The names of the curves in the log; a panel leaves out the runs of a method that has no such curve.
@@ -137,10 +138,12 @@ def _over(runs: Sequence[RunCurves], number: Callable[[RunCurves], float]) -> Es
 
 def _style(settings: Mapping[str, Any]) -> str:
     """The run's method as the tables of styles know it."""
-    if settings["method"] != "tpo":
-        return str(settings["method"])
-    anchor = settings["tpo"].get("anchor", TargetSettings.anchor)
-    return "tpo" if anchor == TargetSettings.anchor else f"tpo_{anchor}"
+    method = str(settings["method"])
+    if method == GRPO:
+        return method
+    usual = TargetSettings()
+    forms = {name: settings["tpo"].get(name, getattr(usual, name)) for name in ("anchor", "divergence", "score_scale")}
+    return "_".join([method, *(str(value) for name, value in forms.items() if value != getattr(usual, name))])
 
 
 def _curve(history: Sequence[Mapping[str, Any]], name: str) -> Curve:

@@ -12,10 +12,11 @@ from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm import checkpoints, tasks
 from tpo_torch.llm.layout import counted
-from tpo_torch.llm.options import REFUSED_OPTIONS, batch_layout, check_option
+from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
 from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings, launcher_file
+from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
 
 # The TRL option that is computed from `prompts`, and the start of a layout's advice.
@@ -59,7 +60,7 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
     if not finished:
         processes = process_count()
         rows = accumulation(settings, processes)
-        if settings.method == "tpo":
+        if settings.method != GRPO:
             _check_target(settings, rows, processes)
         tasks.check(settings.task, **settings.task_options)
         trackers.check(settings)
@@ -117,10 +118,13 @@ def layout_error(error: ValueError, micro_batches: int) -> ValueError:
 
 def _check_target(settings: RunSettings, micro_batches: int, processes: int) -> None:
     """What TargetPOConfig refuses by itself; ValueError, TypeError as it raises."""
-    for name in REFUSED_OPTIONS:
-        if name in settings.given:
-            check_option(name, settings.given[name])
-    TargetSettings(**{name: settings.argument(name) for name in TARGET_FIELDS})
+    for name, value in settings.given.items():
+        check_option(name, value, settings.section_of(name))
+    try:
+        TargetSettings(**{name: settings.argument(name) for name in TARGET_FIELDS})
+    except (TypeError, ValueError) as error:
+        # The message begins with the name of the field.
+        raise type(error)(f"{settings.section_of(str(error).split(':')[0])}.{error}") from error
     try:
         batch_layout(
             settings.argument("num_generations"),

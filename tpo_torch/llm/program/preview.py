@@ -18,6 +18,7 @@ from tpo_torch.llm.program.differences import changed, unchanged
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.plan import Plan
 from tpo_torch.llm.program.settings.sections import RunSettings
+from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.tasks import Task
 
 # Prompts that are shown, and prompts whose length is measured.
@@ -35,7 +36,7 @@ def show(plan: Plan, display: Display) -> None:
         arguments, task = run.ingredients(plan)
         tokenizer, model = _model(plan, arguments, task)
         layout = _layout(arguments)
-        if plan.settings.method == "tpo":
+        if plan.settings.method != GRPO:
             refuse_dropout(model, arguments.disable_dropout)
             layout.check_prompts(len(task.train))
         sections = (
@@ -59,7 +60,7 @@ def extra_passes(settings: RunSettings, arguments: Any, layout: BatchLayout) -> 
         found.append("one over each round for the policy that generated it, as GRPO makes too")
     if arguments.beta:
         found.append("one over each round for the reference model")
-    if settings.method != "tpo":
+    if settings.method == GRPO:
         return found
     if outlives and arguments.shuffle_rows:
         found.append("one more over each round, since its rows are shuffled")

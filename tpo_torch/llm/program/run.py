@@ -20,6 +20,7 @@ from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, layout_error
 from tpo_torch.llm.program.settings import upstream
 from tpo_torch.llm.program.settings.sections import RunSettings
+from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 # What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;
@@ -96,7 +97,7 @@ def build_arguments(settings: RunSettings, output: Path, micro_batches: int) -> 
 
 def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks.Task) -> Any:
     """TargetPOTrainer, or TRL's GRPOTrainer with exact resume, on a task; as they raise."""
-    maker: Any = TargetPOTrainer if settings.method == "tpo" else resume.ResumableGRPOTrainer
+    maker: Any = resume.ResumableGRPOTrainer if settings.method == GRPO else TargetPOTrainer
     try:
         return maker(
             model=model,

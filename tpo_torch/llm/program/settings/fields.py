@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,12 +119,20 @@ def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingFie
         if section in TRAINERS:
             _check_fixed(section, name, value)
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=CLOSEST, cutoff=CLOSE)
-            # TRL and peft have too many fields to list.
-            listing = f"see the fields of {maker}" if len(fields) > LISTED else f"expected {', '.join(fields)}"
-            meant = f"did you mean {' or '.join(map(repr, close))}?" if close else listing
-            raise ValueError(f"{section}: got {name!r}, {meant}")
+            raise unknown_field(section, name, fields, maker)
         check_type(f"{section}.{name}", value, fields[name].type)
+
+
+def unknown_field(section: str, name: str, fields: Collection[str], maker: str) -> ValueError:
+    """The error for a name that is no field: the closest ones, or all where they are few.
+
+    Args: section of the settings; name; fields, the names that there are; maker, the class, for the message.
+    """
+    close = difflib.get_close_matches(name, fields, n=CLOSEST, cutoff=CLOSE)
+    # TRL and peft have too many fields to list.
+    listing = f"see the fields of {maker}" if len(fields) > LISTED else f"expected {', '.join(fields)}"
+    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else listing
+    return ValueError(f"{section}: got {name!r}, {meant}")
 
 
 def check_type(name: str, value: object, expected: FieldType) -> None:
@@ -136,7 +145,8 @@ def check_type(name: str, value: object, expected: FieldType) -> None:
     fits = type(value) in expected.simple or (type(value) is int and float in expected.simple)
     if not fits:
         kinds = " or ".join(_article(kind.__name__) for kind in expected.simple if kind is not NONE)
-        raise TypeError(f"{name}: got {value!r}, expected {kinds}{' or null' if NONE in expected.simple else ''}")
+        null = " or null" if NONE in expected.simple else ""
+        raise TypeError(f"{name}: got {value!r}, expected {kinds}{null}{_unquoted(value, expected)}")
 
 
 def quoted(value: object) -> str:
@@ -144,6 +154,15 @@ def quoted(value: object) -> str:
     if not isinstance(value, bool):
         return ""
     return f"; YAML reads yes and no as true and false; quote it: {'yes' if value else 'no'!r}"
+
+
+def _unquoted(value: object, expected: FieldType) -> str:
+    """The remedy for a number in quotes, which YAML reads as a word; empty for everything else."""
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str) and {int, float} & set(expected.simple):
+            number = float(value) if float in expected.simple else int(value)
+            return f"; write {number!r} without quotes"
+    return ""
 
 
 def _check_fixed(section: str, name: str, value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from tpo_ref.checks import unknown
+from tpo_torch.llm.conversion import Change
+from tpo_torch.llm.program.settings import switching, trl_file, upstream
 from tpo_torch.llm.program.settings.fields import Mappings, check_fields, class_fields
 from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
@@ -27,6 +29,10 @@ SECTIONS: dict[str, type] = {
 }
 # Sections that a run may be without.
 OPTIONAL_SECTIONS = ("lora", "warmup")
+# The names that may stand in a file.
+OURS = {f.name for f in dataclasses.fields(RunSettings) if f.compare}
+# Keys, outermost first, and the value.
+Pairs = Sequence[tuple[list[str], Any]]
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -43,13 +49,20 @@ def load(
 ) -> RunSettings:
     """Settings from a shipped configuration or a file of one's own.
 
+    A file for `trl grpo` is translated (`trl_file`), and one for GRPO carried over where another method is asked for
+    (`switching`); `changes` of the settings says what that leaves out.
+
     Args: name_or_path, one of `shipped()` or a path that ends in .yaml; overrides, "key=value" with dots for what is
         nested, such as "trainer.learning_rate=1e-6"; method and seed, None for the configuration's own.
     Raises: ValueError, TypeError for a configuration or key that does not exist, naming the nearest; OSError.
     """
-    content = _read(name_or_path, ())
+    pairs = [_pair(text) for text in overrides]
+    given = {keys[0]: value for keys, value in pairs if len(keys) == 1}
     options = {name: value for name, value in {"method": method, "seed": seed}.items() if value is not None}
-    return dataclasses.replace(changed(content | options, overrides), source=name_or_path)
+    content, changes = _in_our_words(_read(name_or_path, ()), {**options, **given})
+    settings = _laid_over(content | options, pairs)
+    changes += switching.in_vain(pairs, settings.method)
+    return dataclasses.replace(settings, source=name_or_path, changes=changes)
 
 
 def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
@@ -57,8 +70,12 @@ def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
 
     Another task leaves the options of the one before behind: they would mean nothing to it.
     """
+    return _laid_over(content, [_pair(text) for text in overrides])
+
+
+def _laid_over(content: Mappings, pairs: Pairs) -> RunSettings:
+    """Settings with values of the command line laid over them."""
     settings = dict(content)
-    pairs = [_pair(text) for text in overrides]
     tasks = [value for keys, value in pairs if keys == [TASK]]
     if tasks and tasks[-1] != settings.get(TASK):
         settings[OPTIONS] = {}
@@ -69,9 +86,11 @@ def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
 
 def from_plain(content: Mappings) -> RunSettings:
     """Settings from JSON values, as `RunSettings.plain` gives them; ValueError, TypeError as `load`."""
-    fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name != "source"}
+    fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name in OURS}
     for name in content:
         if name not in fields:
+            if name in upstream.fields_of(upstream.TPO_CONFIG):
+                raise ValueError(f"setting: got {name!r}, did you mean 'trainer.{name}'?")
             raise unknown("setting", name, fields)
     required = [n for n, f in fields.items() if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in content]
@@ -97,11 +116,35 @@ def _section(name: str, values: Mappings) -> object:
     return maker(**values)
 
 
+def _in_our_words(content: dict[str, Any], given: Mappings) -> tuple[dict[str, Any], tuple[Change, ...]]:
+    """A file of TRL's, or one for GRPO, as settings of the method that is asked for, and what became of the rest.
+
+    Args: content of a file; given, what the command line says of the settings, by name.
+    """
+    changes: tuple[Change, ...] = ()
+    flat = trl_file.is_flat(content, OURS)
+    if flat:
+        content, changes = trl_file.translated(content, OURS, set(given))
+    written = content.get("method")
+    wanted = given.get("method", RunSettings.method if written is None else written)
+    if (flat or written == switching.GRPO) and wanted in switching.SECTIONS and wanted != switching.GRPO:
+        content, more = switching.to_target(content, wanted, flat)
+        changes += more
+    elif wanted == switching.GRPO and written in switching.SECTIONS and written != wanted:
+        changes += switching.to_grpo(content)
+    return content, changes
+
+
 def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
     """The content of a configuration laid over its base; extending, the files that name this one as their base."""
     if name_or_path in extending:
         raise ValueError(f"base: {' -> '.join((*extending, name_or_path))} comes back to itself; drop one of them")
     path = Path(name_or_path)
+    if path.is_dir() and name_or_path not in shipped():
+        raise ValueError(
+            f"configuration: {path} is a folder; expected a file that ends in .yaml, or one of {', '.join(shipped())}. "
+            "A run is gone on with by the command that began it, and --resume"
+        )
     if path.suffix not in SUFFIXES:
         if name_or_path not in shipped():
             raise unknown("configuration", name_or_path, (*shipped(), "or a path ending in .yaml"))
@@ -132,9 +175,9 @@ def _merged(base: Mappings, content: Mappings) -> dict[str, Any]:
 def _pair(text: str) -> tuple[list[str], Any]:
     """The keys, outermost first, and the value of "key=value"."""
     key, equals, value = text.partition("=")
-    keys = key.split(".")
+    keys = key.strip().split(".")
     if not equals or not all(keys):
-        raise ValueError(f"got {text!r}, expected key=value, such as trainer.learning_rate=1e-6")
+        raise ValueError(f"got {text!r}, expected key=value without spaces, such as trainer.learning_rate=1e-6")
     try:
         return keys, _parsed(value)
     except yaml.YAMLError as error:

@@ -12,11 +12,16 @@ from typing import Any
 from tpo_ref import checks
 from tpo_ref.checks import unknown
 from tpo_ref.study import files
+from tpo_torch.llm.conversion import Change
 from tpo_torch.llm.program.settings import upstream
 from tpo_torch.llm.program.settings.fields import Mappings, check_fields, quoted
-from tpo_torch.llm.program.settings.upstream import Configuration
+from tpo_torch.llm.program.settings.switching import DROPOUT, GRPO, RATE, SECTIONS
+from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, TPO_CONFIG, Configuration
+from tpo_torch.llm.target import TargetSettings
 
-METHODS = tuple(upstream.TRAINER_CONFIGS)
+METHODS = tuple(SECTIONS)
+# The name of TPO with the anchor "ratio", after arXiv:2605.06139.
+LISTWISE = "lpo"
 LAUNCHERS = Path(__file__).parents[2] / "configs" / "accelerate"
 TINY = "tiny"
 # The name of a run that no file was read for, where its configuration is asked for.
@@ -103,11 +108,12 @@ class RunSettings:
     """Everything a run is made of.
 
     Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; task, a name or
-        the path of a user's own; task_options, its keywords; method, tpo or grpo; seed; prompts, per optimizer step,
-        over all processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those
-        of one method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup
-        (None: untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes`
-        needs, None for none; source, what it was read from, which is not recorded.
+        the path of a user's own; task_options, its keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); seed;
+        prompts, per optimizer step, over all processes; processes, None for any number; trainer, fields of TRL's
+        configuration; tpo and grpo, those of one method alone; lora, fields of peft's LoraConfig, None to train all
+        weights; evaluation; tiny and warmup (None: untrained weights), used by model "tiny" alone; accelerate, the
+        launcher's shipped file which `processes` needs, None for none; source, what it was read from, and changes, what
+        became of settings written for another method, neither of which is recorded.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
@@ -128,6 +134,7 @@ class RunSettings:
     warmup: WarmupSettings | None = None
     accelerate: str | None = None
     source: str = field(default=UNNAMED, compare=False)
+    changes: tuple[Change, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for name in ("name", "model", "task"):
@@ -143,25 +150,48 @@ class RunSettings:
         checks.whole("prompts", self.prompts, 1)
         if self.processes is not None:
             checks.whole("processes", self.processes, 1)
-        if self.lora is not None and self.lora.get("lora_dropout"):
-            raise ValueError(
-                f"lora.lora_dropout: got {self.lora['lora_dropout']!r}, expected 0; under dropout a completion has no "
-                "single log-probability, and the target would be made from another one than is trained"
-            )
         self._check_names()
+        if self.method != GRPO:
+            self._check_target()
 
     def _check_names(self) -> None:
         """The names that TRL and peft must know; a mistake is found before the model is loaded."""
-        for section, method in {"trainer": self.method, **dict(zip(METHODS, METHODS, strict=True))}.items():
-            configuration = upstream.TRAINER_CONFIGS[method]
-            fields = upstream.fields_of(configuration)
-            check_fields(section, getattr(self, section), fields, configuration.name)
-        twice = sorted(set(self.trainer) & set(getattr(self, self.method)))
+        configurations = {"trainer": self.configuration, "tpo": TPO_CONFIG, "grpo": GRPO_CONFIG}
+        for section, configuration in configurations.items():
+            given, fields = getattr(self, section), upstream.fields_of(configuration)
+            for name in given if configuration is GRPO_CONFIG else ():
+                if name not in fields and name in upstream.fields_of(TPO_CONFIG):
+                    raise ValueError(
+                        f"{section}.{name}: is an option of TPO alone; write it in the section tpo, which method "
+                        "grpo does not read"
+                    )
+            check_fields(section, given, fields, configuration.name)
+        twice = sorted(set(self.trainer) & set(getattr(self, self.section)))
         if twice:
-            raise ValueError(f"{self.method}.{twice[0]}: is given in trainer too; leave one of them out")
+            raise ValueError(f"{self.section}.{twice[0]}: is given in trainer too; leave one of them out")
         if self.lora is not None:
             fields = upstream.fields_of(upstream.LORA_CONFIG)
             check_fields("lora", self.lora, fields, upstream.LORA_CONFIG.name)
+
+    def _check_target(self) -> None:
+        """What a method with a target cannot take, and lpo beside it."""
+        rate = (self.lora or {}).get(RATE)
+        if rate and not self.given.get(DROPOUT):
+            raise ValueError(
+                f"lora.{RATE}: got {rate!r}, expected 0, or trainer.{DROPOUT}=true to switch it off; under dropout a "
+                "completion has no single log-probability: the target would be made from another one than is trained"
+            )
+        anchor = self.given.get("anchor", TargetSettings.anchor)
+        if self.method == LISTWISE and anchor != TargetSettings.anchor:
+            raise ValueError(
+                f"{self.section_of('anchor')}.anchor: got {anchor!r}, but method lpo is TPO with anchor "
+                f"{TargetSettings.anchor!r}; leave it out, or say --method tpo"
+            )
+
+    @property
+    def section(self) -> str:
+        """The section that belongs to the method alone."""
+        return SECTIONS[self.method]
 
     @property
     def folder(self) -> str:
@@ -170,17 +200,21 @@ class RunSettings:
 
     def plain(self) -> dict[str, files.Json]:
         """The settings as JSON values."""
-        return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "source"}
+        return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.compare}
 
     @property
     def given(self) -> dict[str, Any]:
         """What the trainer's arguments are given: the fields of both methods, and those of this one."""
-        return {**self.trainer, **getattr(self, self.method)}
+        return {**self.trainer, **getattr(self, self.section)}
+
+    def section_of(self, name: str) -> str:
+        """The section that gives one of the trainer's arguments; that of the method where none does."""
+        return "trainer" if name in self.trainer else self.section
 
     @property
     def configuration(self) -> Configuration:
         """The class of the trainer's arguments: TargetPOConfig, or TRL's own GRPOConfig."""
-        return upstream.TRAINER_CONFIGS[self.method]
+        return GRPO_CONFIG if self.method == GRPO else TPO_CONFIG
 
     def argument(self, name: str) -> Any:
         """The value of one of the trainer's arguments: what is given, or the default of its class."""

@@ -74,7 +74,6 @@ LORA_CONFIG = Configuration(
         ClassSource("peft", "tuners/lora/config.py", "LoraConfig", "PeftConfig"),
     ),
 )
-TRAINER_CONFIGS = {"tpo": TPO_CONFIG, "grpo": GRPO_CONFIG}
 
 
 @lru_cache

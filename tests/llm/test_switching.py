@@ -339,9 +339,11 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
 def test_the_list_is_printed_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tpo_torch.llm.program import commands
+    from tpo_torch.llm.program import commands, pretrained
 
     monkeypatch.setattr(commands, "_train", lambda plan, *more: print("trains"))
+    # The model of the file is none that is here.
+    monkeypatch.setattr(pretrained, "locate", lambda model: model)
     path = written(tmp_path, FLAT)
     assert cli.run(["train", path, "--method", "tpo", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out.splitlines()

@@ -19,8 +19,8 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 from tpo_torch.llm import metrics
 from tpo_torch.llm.completions import CompletionTable
 from tpo_torch.llm.config import TargetPOConfig
-from tpo_torch.llm.dropout import refuse_dropout
 from tpo_torch.llm.groups import Coefficients, group_coefficients
+from tpo_torch.llm.noise import NoiseProbe
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
@@ -73,7 +73,8 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
         super().__init__(model, reward_funcs, args, *more, **others)
         if self.train_dataset is not None and hasattr(self.train_dataset, "__len__"):
             self.layout.check_prompts(len(self.train_dataset))
-        refuse_dropout(self.model, args.disable_dropout)
+        # After TRL has made the adapter, if any.
+        self._noise = NoiseProbe(self.model, args.disable_dropout)
         self._round: Round | None = None
         self._rounds = 0
         # For which round and optimizer step the rows have their coefficients, and whether the forward pass makes them.
@@ -90,6 +91,7 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `ExactResume.train`; first drop what an earlier call has not finished."""
         self._ready, self._window = None, metrics.Window()
+        self._noise.renew()
         outcome = super().train(*args, **kwargs)
         summary = self._watch.summary(self.args.target)
         if summary is not None:
@@ -115,6 +117,9 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
             self._start_round(self._generate_and_score_completions(generation_batch))
         place = self._step % self.layout.slices
         if self._ready != (self._rounds, self.state.global_step):
+            part = self._buffered_inputs[place]
+            step, mask = self.state.global_step, trained_tokens(part)
+            self._noise.check(step, self.model, lambda: self._logps(part), mask, self.accelerator)
             self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])
             self._ready = (self._rounds, self.state.global_step)
         return self._buffered_inputs[place]
@@ -215,16 +220,20 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
 
     def _without_gradient(self, part: dict[str, Any]) -> Tensor:
         """Return ℓ of the rows of a micro-batch under the present policy, (B,)."""
+        return summed(self._logps(part), trained_tokens(part))
+
+    def _logps(self, part: dict[str, Any]) -> Tensor:
+        """Return the log-probabilities of its tokens, (B, T), without gradient."""
         extra = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps = super()._get_per_token_logps_and_entropies(
+            logps: Tensor = super()._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
                 torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
                 part["completion_ids"].size(1),
                 **extra,
             )[0]
-        return summed(logps, trained_tokens(part))
+        return logps
 
     # -- the loss -------------------------------------------------------------------------------------------------
 

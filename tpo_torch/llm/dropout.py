@@ -47,13 +47,13 @@ def refuse_dropout(model: nn.Module) -> None:
     >>> refuse_dropout(nn.Sequential(nn.Dropout(0.1)))
     Traceback (most recent call last):
     ...
-    ValueError: dropout: got p=0.1 in 0, expected 0, since two passes would see different policies; set
-    lora_dropout=0 or attention_dropout=0, or disable_dropout=True
+    ValueError: dropout: got p=0.1 in 0, expected 0, since two passes would see different policies; set it to 0 in
+    the configuration of the model or adapter, or disable_dropout=True
     """
     for rate in _rates(model, configurations=False):
         raise ValueError(
             f"dropout: got {rate.name}={rate.value} in {rate.place}, expected 0, since two passes would see "
-            "different policies; set\nlora_dropout=0 or attention_dropout=0, or disable_dropout=True"
+            "different policies; set it to 0 in\nthe configuration of the model or adapter, or disable_dropout=True"
         )
 
 

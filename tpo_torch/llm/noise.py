@@ -131,7 +131,7 @@ def differences(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     a, b = a.detach().double(), b.detach().double()
     same = (a == b) | (a.isnan() & b.isnan()) | (mask == 0)
     apart = torch.where(same, 0.0, a - b).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    sums = apart.sum(-1).nan_to_num(nan=torch.inf)
+    sums = apart.sum(-1).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return torch.stack([apart.abs().amax(), sums.abs().amax()])
 
 

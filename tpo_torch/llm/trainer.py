@@ -50,9 +50,11 @@ class TargetPOTrainer(ExactResume, SafeRewards, GRPOTrainer):  # type: ignore[mi
 
     The gradient is that of the mean over groups of −Σ q log p, whatever the micro-batches, accumulation and processes.
     It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
-    policy has not moved since it generated; otherwise one without gradient per optimizer step.
+    policy has not moved since it generated; otherwise one without gradient per optimizer step. Before the first step,
+    two passes over a micro-batch look for noise.
 
-    Raises: TypeError for other arguments; ValueError for dropout, under which two passes disagree, and as the config.
+    Raises: TypeError for other arguments; ValueError for dropout and other noise, under which two passes disagree, and
+        as the config.
     """
 
     _tag_names = ["trl", "target-policy-optimization"]  # noqa: RUF012

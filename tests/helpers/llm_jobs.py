@@ -107,6 +107,18 @@ def failing(folder: Path, rank: int) -> None:
     tiny.build(TargetPOTrainer, tiny.model(), reward, options, tiny.prompts(), tiny.tokenizer()).train()
 
 
+def noisy(folder: Path, rank: int, sharded: bool = False) -> None:
+    """Noise in a submodule, on one process alone."""
+    trainer = tiny.build(
+        TargetPOTrainer, tiny.model(), tiny.reward, tiny.arguments(folder / "run"), tiny.prompts(), tiny.tokenizer()
+    )
+    if sharded:
+        shard(trainer)
+    if int(os.environ["RANK"]) == rank:
+        trainer.model.model.layers[1].mlp.register_forward_hook(lambda _, __, x: x * (1 + torch.rand_like(x)))
+    trainer.train()
+
+
 # -- resume -----------------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,8 @@ from tpo_torch.llm import metrics
 from tpo_torch.llm.advantages import Given, check_advantages, kept_rewards
 from tpo_torch.llm.completions import CompletionTable
 from tpo_torch.llm.config import TargetPOConfig
-from tpo_torch.llm.dropout import refuse_dropout
 from tpo_torch.llm.groups import Coefficients, group_coefficients
+from tpo_torch.llm.noise import NoiseProbe
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
@@ -56,9 +56,11 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
     that of the KL to a reference and of the entropy bonus likewise. The load-balancing loss of a mixture of experts is
     TRL's: no sum over rows, it is the mean of those of the micro-batches, and depends on how they are cut.
     It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
-    policy has not moved since it generated; otherwise one without gradient per optimizer step.
+    policy has not moved since it generated; otherwise one without gradient per optimizer step. Before the first step,
+    two passes over a micro-batch look for noise.
 
-    Raises: TypeError for other arguments; ValueError for dropout, under which two passes disagree, and as the config.
+    Raises: TypeError for other arguments; ValueError for dropout and other noise, under which two passes disagree, and
+        as the config.
     """
 
     _tag_names = ["trl", "target-policy-optimization"]  # noqa: RUF012
@@ -79,7 +81,8 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         super().__init__(model, reward_funcs, args, *more, **others)
         if self.train_dataset is not None and hasattr(self.train_dataset, "__len__"):
             self.layout.check_prompts(len(self.train_dataset))
-        refuse_dropout(self.model, args.disable_dropout)
+        # After TRL has made the adapter, if any.
+        self._noise = NoiseProbe(self.model, args.disable_dropout)
         self._round: Round | None = None
         self._rounds = 0
         # For which round and optimizer step the rows have their coefficients, and whether the forward pass makes them.
@@ -100,6 +103,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `ExactResume.train`; first drop what an earlier call has not finished."""
         self._ready, self._window = None, metrics.Window()
+        self._noise.renew()
         outcome = super().train(*args, **kwargs)
         summary = self._watch.summary(self.args.target)
         if summary is not None:
@@ -124,6 +128,9 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
             self._start_round(batch)
         place = self._step % self.layout.slices
         if self._ready != (self._rounds, self.state.global_step):
+            part = self._buffered_inputs[place]
+            step, mask = self.state.global_step, trained_tokens(part)
+            self._noise.check(step, self.model, lambda: self._logps(part), mask, self.accelerator)
             self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])
             self._ready = (self._rounds, self.state.global_step)
         self._given = Given.now(self._buffered_inputs[place]["advantages"])
@@ -238,16 +245,20 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
 
     def _without_gradient(self, part: dict[str, Any]) -> Tensor:
         """Return ℓ of the rows of a micro-batch under the present policy, (B,)."""
+        return summed(self._logps(part), trained_tokens(part))
+
+    def _logps(self, part: dict[str, Any]) -> Tensor:
+        """Return the log-probabilities of its tokens, (B, T), without gradient."""
         extra = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps = super()._get_per_token_logps_and_entropies(
+            logps: Tensor = super()._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
                 torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
                 part["completion_ids"].size(1),
                 **extra,
             )[0]
-        return summed(logps, trained_tokens(part))
+        return logps
 
     # -- the loss -------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ def show(plan: Plan, display: Display) -> None:
         tokenizer, model = _model(plan, arguments, task)
         layout = _layout(arguments)
         if plan.settings.method != GRPO:
-            refuse_dropout(model, arguments.disable_dropout)
+            if not arguments.disable_dropout:
+                refuse_dropout(model)
             layout.check_prompts(len(task.train))
         sections = (
             _settings(plan),

@@ -169,10 +169,11 @@ def weights(policy: Any) -> dict[str, Tensor]:
 def train(folder: Path, policy: Any = None, kind: Any = TargetPOTrainer, **options: Any) -> tuple[Any, Watch]:
     """Train as the options say; those of the trainer itself are taken out of them by name."""
     others = {name: options.pop(name) for name in TRAINER_OPTIONS if name in options}
-    data = others.pop("train_dataset", None) or prompts(4 * len(PROMPTS))
+    data = others.pop("train_dataset") if "train_dataset" in others else prompts(4 * len(PROMPTS))
     rewards = options.pop("reward_funcs", reward)
     policy = model() if policy is None else policy
-    trainer = build(kind, policy, rewards, arguments(folder, **options), data, tokenizer(), **others)
+    tokens = others.pop("processing_class", None) or tokenizer()
+    trainer = build(kind, policy, rewards, arguments(folder, **options), data, tokens, **others)
     watch = Watch()
     watch.attach(trainer)
     trainer.train()
@@ -186,7 +187,17 @@ def mixed(prompts: list[str], trainer: Any) -> dict[str, Any]:
     return {"prompt_ids": encoded, "completion_ids": ids, "logprobs": [[-1.0] * len(row) for row in ids]}
 
 
-TRAINER_OPTIONS = ("train_dataset", "eval_dataset", "peft_config", "rollout_func", "callbacks")
+TRAINER_OPTIONS = (
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "reward_processing_classes",
+    "peft_config",
+    "tools",
+    "environment_factory",
+    "rollout_func",
+    "callbacks",
+)
 
 
 def whole_group(logp: Tensor, old: Tensor, s: Tensor, lengths: Tensor, settings: TargetSettings) -> Tensor:

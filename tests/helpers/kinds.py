@@ -24,12 +24,14 @@ def call(name: str, argument: str) -> str:
 
 
 CALLS = (call("double", "a"), call("later", "b"), call("broken", "c"), call("absent", "d"))
-WORDS = ("<pad>", "<eos>", "<unk>", "<image>", *"abcdefgh", *ROLES, *CALLS)
+# Beside the place of an image, what some processors put around it.
+IMAGE = {"image_token": "<image>", "boi_token": "<begin>", "eoi_token": "<end>"}
+WORDS = ("<pad>", "<eos>", "<unk>", "<image>", *"abcdefgh", *ROLES, *CALLS, "<begin>", "<end>")
 TEMPLATE = (
     "{% for m in messages %}{{ m.role + ' ' }}"
     "{% if m.content is string %}{{ m.content }}"
     "{% else %}{% for part in m.content %}"
-    "{{ ' <image>' if part.type == 'image' else ' ' + part.text }}{% endfor %}{% endif %}"
+    "{{ ' system <image>' if part.type == 'image' else ' ' + part.text }}{% endfor %}{% endif %}"
     "{% for c in m.tool_calls or [] %} {{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}"
     " <eos> {% endfor %}{% if terse %}terse {% endif %}{% if add_generation_prompt %}assistant {% endif %}"
 )
@@ -70,7 +72,12 @@ def talker() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+        tokenizer_object=words,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+        extra_special_tokens=IMAGE,
     )
     made.chat_template = TEMPLATE
     return made

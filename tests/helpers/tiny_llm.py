@@ -218,11 +218,17 @@ def whole_group(logp: Tensor, old: Tensor, s: Tensor, lengths: Tensor, settings:
     return -(q * torch.log_softmax(x, -1)).sum() * (weight if idle else 1.0)
 
 
+# What a model that sees images takes beside tokens, for all rows of a round at once.
+SEEN = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
 def by_token(policy: Any, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log-probabilities of all completions of a round in one forward pass, (N, T), and which of them are trained."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    logs = torch.log_softmax(policy(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature, -1)
+    seen = {name: batch[name] for name in SEEN if name in batch}
+    logits = policy(input_ids=ids, attention_mask=attention, **seen).logits[:, :-1]
+    logs = torch.log_softmax(logits / temperature, -1)
     picked = logs.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)[:, -batch["completion_ids"].shape[1] :]
     mask = batch["completion_mask"] * batch.get("tool_mask", 1)
     return torch.where(mask.bool(), picked, 0.0), mask

@@ -87,6 +87,8 @@ def language_model(config: Any = Qwen3Config, dtype: torch.dtype = torch.float64
     """A causal model of two narrow layers; `config` is the class of its configuration."""
     torch.manual_seed(0)
     made = AutoModelForCausalLM.from_config(config(**SIZES | changes)).to(dtype)
+    # The fast ways of running experts know no double precision.
+    made.set_experts_implementation("eager")
     made.config.name_or_path = "tiny"
     return made
 

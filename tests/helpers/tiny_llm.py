@@ -52,13 +52,24 @@ def build(kind: Any, policy: Any, rewards: Any, options: dict[str, Any], data: A
     return trainers.build(kind, policy, rewards, form | options, data, tokens, **others)
 
 
-def double_head(self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, keep: int, *_: Any, **__: Any) -> Any:
+def double_head(
+    self: Any,
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    keep: int,
+    *_: Any,
+    compute_aux_loss: bool = False,
+    **__: Any,
+) -> Any:
     """What TRL's fused head computes, in the precision of the model and by textbook; in place of it."""
-    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1].div(self.temperature)
+    routed = {"output_router_logits": True} if compute_aux_loss else {}
+    outputs = model(input_ids=input_ids, attention_mask=attention_mask, **routed)
+    logits = outputs.logits[:, :-1].div(self.temperature)
     logs = torch.log_softmax(logits, -1)
     picked = logs.gather(-1, input_ids[:, 1:].unsqueeze(-1)).squeeze(-1)[:, -keep:]
     entropy = -(logs.exp() * logs).sum(-1)[:, -keep:]
-    return picked, entropy, None
+    return picked, entropy, outputs.aux_loss if compute_aux_loss else None
 
 
 def dense_gradient(

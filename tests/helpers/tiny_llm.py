@@ -75,13 +75,24 @@ def build(kind: Any, policy: Any, rewards: Any, options: dict[str, Any], data: A
     return trainers.build(kind, policy, rewards, form | options, data, tokens, **others)
 
 
-def double_head(self: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, keep: int, *_: Any, **__: Any) -> Any:
+def double_head(
+    self: Any,
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    keep: int,
+    *_: Any,
+    compute_aux_loss: bool = False,
+    **__: Any,
+) -> Any:
     """What TRL's fused head computes, in the precision of the model and by textbook; in place of it."""
-    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, :-1].div(self.temperature)
+    routed = {"output_router_logits": True} if compute_aux_loss else {}
+    outputs = model(input_ids=input_ids, attention_mask=attention_mask, **routed)
+    logits = outputs.logits[:, :-1].div(self.temperature)
     logs = torch.log_softmax(logits, -1)
     picked = logs.gather(-1, input_ids[:, 1:].unsqueeze(-1)).squeeze(-1)[:, -keep:]
     entropy = -(logs.exp() * logs).sum(-1)[:, -keep:]
-    return picked, entropy, None
+    return picked, entropy, outputs.aux_loss if compute_aux_loss else None
 
 
 def dense_gradient(
@@ -192,10 +203,11 @@ def weights(policy: Any) -> dict[str, Tensor]:
 def train(folder: Path, policy: Any = None, kind: Any = TargetPOTrainer, **options: Any) -> tuple[Any, Watch]:
     """Train as the options say; those of the trainer itself are taken out of them by name."""
     others = {name: options.pop(name) for name in TRAINER_OPTIONS if name in options}
-    data = others.pop("train_dataset", None) or prompts(4 * len(PROMPTS))
+    data = others.pop("train_dataset") if "train_dataset" in others else prompts(4 * len(PROMPTS))
     rewards = options.pop("reward_funcs", reward)
     policy = model() if policy is None else policy
-    trainer = build(kind, policy, rewards, arguments(folder, **options), data, tokenizer(), **others)
+    tokens = others.pop("processing_class", None) or tokenizer()
+    trainer = build(kind, policy, rewards, arguments(folder, **options), data, tokens, **others)
     watch = Watch()
     watch.attach(trainer)
     trainer.train()
@@ -209,7 +221,17 @@ def mixed(prompts: list[str], trainer: Any) -> dict[str, Any]:
     return {"prompt_ids": encoded, "completion_ids": ids, "logprobs": [[-1.0] * len(row) for row in ids]}
 
 
-TRAINER_OPTIONS = ("train_dataset", "eval_dataset", "peft_config", "rollout_func", "callbacks")
+TRAINER_OPTIONS = (
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "reward_processing_classes",
+    "peft_config",
+    "tools",
+    "environment_factory",
+    "rollout_func",
+    "callbacks",
+)
 
 
 def whole_group(logp: Tensor, old: Tensor, s: Tensor, lengths: Tensor, settings: TargetSettings) -> Tensor:
@@ -230,11 +252,17 @@ def whole_group(logp: Tensor, old: Tensor, s: Tensor, lengths: Tensor, settings:
     return -(q * torch.log_softmax(x, -1)).sum() * (weight if idle else 1.0)
 
 
+# What a model that sees images takes beside tokens, for all rows of a round at once.
+SEEN = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "token_type_ids", "mm_token_type_ids")
+
+
 def by_token(policy: Any, batch: dict[str, Tensor], temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log-probabilities of all completions of a round in one forward pass, (N, T), and which of them are trained."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    logs = torch.log_softmax(policy(input_ids=ids, attention_mask=attention).logits[:, :-1] / temperature, -1)
+    seen = {name: batch[name] for name in SEEN if name in batch}
+    logits = policy(input_ids=ids, attention_mask=attention, **seen).logits[:, :-1]
+    logs = torch.log_softmax(logits / temperature, -1)
     picked = logs.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)[:, -batch["completion_ids"].shape[1] :]
     mask = batch["completion_mask"] * batch.get("tool_mask", 1)
     return torch.where(mask.bool(), picked, 0.0), mask

@@ -65,7 +65,16 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
 
     _tag_names = ["trl", "target-policy-optimization"]  # noqa: RUF012
     _name = "Target Policy Optimization"
-    _paper = {"title": "Target Policy Optimization", "id": "2604.06159"}  # noqa: RUF012
+    _paper = {  # noqa: RUF012
+        "title": "Target Policy Optimization",
+        "id": "2604.06159",
+        "citation": "@article{kaddour2026target,\n"
+        "    title  = {{Target Policy Optimization}},\n"
+        "    author = {Kaddour, J.},\n"
+        "    year   = 2026,\n"
+        "    eprint = {arXiv:2604.06159},\n"
+        "}",
+    }
 
     def __init__(
         self, model: Any, reward_funcs: Any = None, args: TargetPOConfig | None = None, *more: Any, **others: Any

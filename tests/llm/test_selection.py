@@ -37,12 +37,12 @@ class Scripted:
         return [WORTH[self.trainer.state.global_step - 1]] * len(completions)
 
 
-def trained(folder: Path, steps: int = len(WORTH), callbacks: Any = (), **options: Any) -> Any:
+def trained(folder: Path, steps: int = len(WORTH), callbacks: Any = (), held_out: Any = None, **options: Any) -> Any:
     reward = Scripted()
     settings = arguments(folder, **EVALUATED | {"max_steps": steps, "divide_by_length": False} | options)
     trainer = tiny_llm.build(
         TargetPOTrainer, tiny_llm.model(dtype=torch.float32), reward, settings, tiny_llm.prompts(32),
-        tiny_llm.tokenizer(), eval_dataset=tiny_llm.prompts(2), callbacks=list(callbacks),
+        tiny_llm.tokenizer(), eval_dataset=held_out or tiny_llm.prompts(2), callbacks=list(callbacks),
     )  # fmt: skip
     reward.trainer = trainer
     trainer.train()
@@ -107,6 +107,13 @@ def test_a_choice_by_the_loss_is_refused(options: dict[str, Any], tmp_path: Path
 def test_early_stopping_without_a_metric_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got None with EarlyStoppingCallback.*'eval_reward'"):
         trained(tmp_path, callbacks=[EarlyStoppingCallback()])
+
+
+def test_several_sets_choose_no_model(tmp_path: Path) -> None:
+    # TRL logs each under the name of the whole, and the last would choose unsaid.
+    sets = {"near": tiny_llm.prompts(2), "far": tiny_llm.prompts(2)}
+    with pytest.raises(ValueError, match="eval_dataset: got 2 sets with metric_for_best_model='eval_reward'"):
+        trained(tmp_path, held_out=sets, **KEPT | BY_REWARD)
 
 
 def test_a_metric_that_nobody_logs_is_refused_by_the_first_evaluation(tmp_path: Path) -> None:

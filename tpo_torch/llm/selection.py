@@ -42,8 +42,14 @@ class RewardSelection:
     """A part of a `GRPOTrainer` whose evaluation has no loss, and whose best model must be chosen by something else."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `transformers.Trainer.train`; ValueError where early stopping has no metric."""
+        """As `transformers.Trainer.train`; ValueError where early stopping has no metric, or the metric many sets."""
         trainer: Any = self
+        if trainer.args.metric_for_best_model is not None and isinstance(trainer.eval_dataset, dict):
+            raise ValueError(
+                f"eval_dataset: got {len(trainer.eval_dataset)} sets with metric_for_best_model="
+                f"{trainer.args.metric_for_best_model!r}, expected one set: TRL logs the rewards of all of them under "
+                "the same names, so that the last set alone would choose; join them, or leave the metric out"
+            )
         stops = any(isinstance(x, EarlyStoppingCallback) for x in trainer.callback_handler.callbacks)
         if stops and trainer.args.metric_for_best_model is None:
             raise ValueError(f"metric_for_best_model: got None with EarlyStoppingCallback, which needs one: {REMEDY}")

@@ -104,14 +104,16 @@ def test_what_a_run_refuses_it_refuses_in_the_same_words(
     assert (code, said) == (cli.USAGE_ERROR, call(capsys, wrong)[2])
 
 
-def test_settings_are_told_once_and_whole() -> None:
-    settings = reading.load("tiny", ["tpo.eta=2.0", "lora={r: 2}"])
+@pytest.mark.parametrize("method", ["tpo", "lpo"])
+def test_settings_are_told_once_and_whole(method: str) -> None:
+    settings = reading.load("tiny", ["tpo.eta=2.0", "lora={r: 2}", "grpo.epsilon=0.3"], method)
     own = run.own_defaults(settings)
     differing = {line.split(" = ")[0] for line in changed(settings, own)}
     same = {entry.split("=")[0] for entry in unchanged(settings, own)}
     assert {"tpo.eta", "lora", "trainer.logging_steps", "prompts"} <= differing
     assert {"tpo.tau", "trainer.temperature", "evaluation.seed"} <= same
     assert not differing & same
+    assert not {"source", "changes"} & (differing | same)
     given = {name for name, value in settings.given.items() if value is not None}
     assert given <= {name.partition(".")[2] for name in differing | same}
 

@@ -43,7 +43,7 @@ def unchanged(settings: RunSettings, own: Mappings) -> list[str]:
 def _entries(settings: RunSettings, own: Mappings) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and default of every setting that takes part in the run."""
     for field in dataclasses.fields(RunSettings):
-        if field.name in ("source", TRAINER, *METHODS):
+        if not field.compare or field.name in (TRAINER, *METHODS):
             continue
         value = getattr(settings, field.name)
         if isinstance(field.default, field_type := type(value)) and dataclasses.is_dataclass(field_type):
@@ -56,7 +56,7 @@ def _entries(settings: RunSettings, own: Mappings) -> Iterator[tuple[str, Any, A
     for name in upstream.fields_of(settings.configuration):
         if name in DERIVED:
             continue
-        section = TRAINER if name in shared and name not in getattr(settings, settings.method) else settings.method
+        section = TRAINER if name in shared and name not in getattr(settings, settings.section) else settings.section
         try:
             default = upstream.default_of(settings.configuration, name)
         except AttributeError:

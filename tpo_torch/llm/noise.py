@@ -26,7 +26,7 @@ ROUNDINGS = 16
 REPLAYS, TRACES = 4, 4
 # A weight that starts at 0, as an adapter's, hides the noise before it: how often to try again.
 TRIES = 4
-# Precisions of autocast that are finer than what they compute in.
+# What a pass under autocast computes in; what it multiplies in fp8 it adds and keeps in bfloat16.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
 
 

@@ -70,7 +70,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         "id": "2604.06159",
         "citation": "@article{kaddour2026target,\n"
         "    title  = {{Target Policy Optimization}},\n"
-        "    author = {Kaddour, J.},\n"
+        "    author = {Jean Kaddour},\n"
         "    year   = 2026,\n"
         "    eprint = {arXiv:2604.06159},\n"
         "}",

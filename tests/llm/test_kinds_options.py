@@ -188,7 +188,7 @@ def test_a_file_and_a_command_line_make_a_configuration(tmp_path: Path) -> None:
     [
         (("--eta", "-1"), {}, "eta: got -1"),
         ((), {"anchor": "rato"}, "anchor: got 'rato'"),
-        (("--loss_type", "dapo"), {}, "loss_type: got 'dapo', which TPO does not take"),
+        (("--loss_type", "bnpo"), {}, "loss_type: got 'bnpo', which TPO does not take"),
         (("--per_device_train_batch_size", "6"), {}, "no whole groups of 4"),
         ((), {"lerning_rate": 1.0}, "lerning_rate"),
     ],

@@ -103,6 +103,7 @@ def test_an_unknown_divergence_is_refused(backend: Backend) -> None:
         backend.call("lpo.lpo_loss", np.zeros(2), np.zeros(2), np.array([1.0, 0.0]), divergence="revers")
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("divergence", lpo.DIVERGENCES)
 @bad(BAD_LOGP)
 def test_bad_log_probabilities_are_refused(
@@ -112,6 +113,7 @@ def test_bad_log_probabilities_are_refused(
         backend.call("lpo.lpo_loss", value, np.zeros(2), np.array([1.0, 0.0]), divergence=divergence)
 
 
+@pytest.mark.reads_values
 @pytest.mark.parametrize("divergence", lpo.DIVERGENCES)
 @bad(BAD_NUMBERS)
 def test_bad_scores_are_refused(

@@ -96,7 +96,6 @@ def test_the_deviation_neither_overflows_nor_vanishes(backend: Backend, unit: fl
         ("none", {"tau": 0.1}, "divides by no deviation"),
         ("group_mean", {"tau": 0.1}, "divides by no deviation"),
         ("group_std", {"deviation": np.array([1.0])}, "belongs to 'batch_std'"),
-        ("batch_std", {"deviation": np.array([-1.0])}, "0 or more"),
         ("group_sd", {}, "scale: got 'group_sd'"),
     ],
 )
@@ -107,11 +106,19 @@ def test_options_that_a_scale_does_not_take_are_refused(
         backend.call("scale.scale_scores", np.array([1.0, 0.0]), name, **options)
 
 
+@pytest.mark.reads_values
+def test_a_negative_deviation_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        backend.call("scale.scale_scores", np.array([1.0, 0.0]), "batch_std", deviation=np.array([-1.0]))
+
+
+@pytest.mark.reads_values
 def test_the_mean_needs_scores_that_are_not_negative(backend: Backend) -> None:
     with pytest.raises(ValueError, match="scores: got -1"):
         backend.call("scale.scale_scores", np.array([1.0, -1.0]), "group_mean")
 
 
+@pytest.mark.reads_values
 @bad(BAD_NUMBERS)
 @pytest.mark.parametrize("name", scale.SCALES)
 def test_bad_scores_are_refused(backend: Backend, name: str, value: Any, error: type[Exception], words: str) -> None:

@@ -72,7 +72,7 @@ def main() -> int:
     results = Results(options.out, until, _machine(device, rate))
     timings_until = until - 60 * options.minutes * (0.0 if options.only == "timings" else STUDY_SHARE)
     if options.only != "study":
-        _timings(results, device, rate, timings_until)
+        _timings(results, device, rate, timings_until, options.weights)
     if options.only != "timings":
         _study(results, device)
     results.show()
@@ -84,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="when to start no further part")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_llm.json"))
     parser.add_argument("--only", choices=("timings", "study"), help="one half alone, with all of the time")
+    parser.add_argument("--weights", choices=("lora", "full"), help="timings of one kind of training alone")
     parser.add_argument("--smoke", action="store_true", help="every part on the CPU, at toy size")
     return parser.parse_args()
 
@@ -117,12 +118,14 @@ def matrix_rate(device: str) -> float:
     return 2 * size**3 * PRODUCTS / (time.perf_counter() - start)
 
 
-def _timings(results: Results, device: str, rate: float, until: float) -> None:
-    for weights, method, whole in CASES:
+def _timings(results: Results, device: str, rate: float, until: float, only: str | None) -> None:
+    """Optimizer steps first, rollouts after them: they are generation's time, the same for every method."""
+    cases = [case for case in CASES if only in (None, case[0])]
+    for weights, method, whole in cases:
         name = f"{weights}, {method}, {'whole' if whole else 'split'} groups"
         results.part("steps", name, lambda case=(weights, method, whole): step(*case, device, rate), until)
-        if method == "grpo" and whole:
-            results.part("rollouts", f"{weights}, rollout", lambda w=weights: rollout(w, device), until)
+    for weights in dict.fromkeys(case[0] for case in cases):
+        results.part("rollouts", f"{weights}, rollout", lambda w=weights: rollout(w, device), until)
 
 
 def step(weights: str, method: str, whole: bool, device: str, rate: float) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from benchmarks.gpu import reversal as gpu
 from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
+from tpo_torch.reversal.engine.graph import nothing_collected
 from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.methods import METHODS
 from tpo_torch.reversal.settings import ReversalSettings
@@ -71,6 +74,23 @@ def test_replays_equal_eager_episodes_and_a_run_repeats(method: str) -> None:
     curves = eager.train(SMALL.episodes)["error"]
     for _ in range(2):
         np.testing.assert_array_equal(runs.run(method, SMALL, (0, 1), Context(device="cuda"))["error"], curves)
+
+
+def test_a_recording_sees_no_garbage_collection() -> None:
+    # A run refers to its graph and the graph to the run, so that only the collector frees them.
+    class Ring:
+        def __init__(self) -> None:
+            self.me = self
+
+    before = weakref.ref(Ring())
+    with nothing_collected():
+        assert before() is None
+        within = weakref.ref(Ring())
+        [[] for _ in range(10 * sum(gc.get_threshold()))]
+        assert within() is not None
+    assert gc.isenabled()
+    gc.collect()
+    assert within() is None
 
 
 @pytest.mark.gpu

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,6 +15,19 @@ from tpo_torch.reversal.engine import Draws
 WARM_UP = 3
 
 Figures = dict[str, Tensor]
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """What is garbage is freed before, nothing within: to free the graph of an earlier run ends a recording."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Captured:
@@ -40,7 +55,7 @@ class Captured:
             return self._aside(inputs)
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with nothing_collected(), torch.cuda.graph(self.graph):
                 self.figures = self.update(inputs)
         self.graph.replay()
         # The next replay writes into the same memory.

@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer
 
-from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer
+from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer, manifest
+from tpo_torch.llm.interrupt import between_steps
 from tpo_torch.llm.program.exactness.task import WORDS
 from tpo_torch.llm.resume import latest
 
@@ -185,7 +186,28 @@ def arm(trainer: Any, place: str, step: int) -> None:
             at(os, "fsync")
         case "trainer state":
             at(TrainerState, "save_to_json", half_is_written)
+        case "list":
+            at(manifest, "write")
         case "after":
             at(trainer.callback_handler, "on_save")
         case _:
             raise ValueError(place)
+
+
+def interrupted(folder: Path, run: str) -> None:
+    """Train; one process of two is told to stop in its second step."""
+    settings = tiny.arguments(Path(run), max_steps=4, per_device_train_batch_size=2)
+    trainer = tiny.build(
+        TargetPOTrainer, tiny.model(dtype=torch.float32), tiny.reward, settings, tiny.prompts(), tiny.tokenizer()
+    )
+    rank, plain = trainer.accelerator.process_index, trainer.training_step
+
+    def step(*args: Any) -> Any:
+        if rank == 1 and trainer.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*args)
+
+    trainer.training_step = step
+    with between_steps(trainer, print) as stop:
+        trainer.train()
+    (folder / f"stopped_{rank}.json").write_text(json.dumps([trainer.state.global_step, stop.stopped]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from helpers import tiny_llm as tiny
 from safetensors.torch import load_file
 
 from tpo_torch.llm import ResumableGRPOTrainer, TargetPOTrainer
-from tpo_torch.llm.checkpoints import STATE_NAME, file_name, is_whole, latest
+from tpo_torch.llm.checkpoints import STATE_NAME, Newest, fault, file_name, latest, newest
+from tpo_torch.llm.manifest import NAME
 
 KILLED = -9
 TIMES = ("step_time", "runtime", "samples_per_second", "steps_per_second")
@@ -66,6 +68,7 @@ DEATHS = [
     ("tpo", ("weights", 10), 5),
     ("tpo", ("exact state", 10), 5),
     ("tpo", ("trainer state", 10), 5),
+    ("tpo", ("list", 10), 5),
     ("tpo", ("after", 14), 14),
     ("tpo", ("generation", 12), 10),
     ("tpo, spread", ("micro-batch", 9), 8),
@@ -162,33 +165,64 @@ def half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-BREAKS: dict[str, Callable[[Path], None]] = {
-    "no trainer state": lambda at: (at / STATE_NAME).unlink(),
-    "half a trainer state": lambda at: half(at / STATE_NAME),
-    "half an exact state": lambda at: half(at / file_name(0)),
-    "no state at all": lambda at: [(at / name).unlink() for name in (STATE_NAME, file_name(0))] and None,
-    "not there": shutil.rmtree,
+def flipped(path: Path) -> None:
+    """One bit of a file, in its middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+# What happens to a checkpoint, and what is said of it then.
+BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "half a trainer state": (lambda at: half(at / STATE_NAME), f"its {STATE_NAME} has \\d+ bytes of"),
+    "half an exact state": (lambda at: half(at / file_name(0)), f"its {file_name(0)} has \\d+ bytes of"),
+    "no optimizer": (lambda at: (at / "optimizer.pt").unlink(), "its optimizer.pt is missing"),
+    "another schedule": (lambda at: flipped(at / "scheduler.pt"), "its scheduler.pt was altered"),
+    "another weight": (lambda at: flipped(at / "model.safetensors"), "its model.safetensors was altered"),
+    "a folder for a file": (
+        lambda at: ((at / "rng_state.pth").unlink(), (at / "rng_state.pth").mkdir()),
+        "its rng_state.pth is missing",
+    ),
+    "half a list": (lambda at: half(at / NAME), f"its {NAME} is damaged"),
+    "another list": (lambda at: flipped(at / NAME), f"its {NAME} is damaged"),
+    "no list": (lambda at: (at / NAME).unlink(), f"it has no {NAME}, so it is half written"),
+    "not there": (shutil.rmtree, "not there or half written"),
 }
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_half_written_checkpoint_is_passed_over_and_refused(name: str, checkpoint: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_refused(name: str, checkpoint: Path) -> None:
     older = Path(shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-2")))
-    assert latest(checkpoint.parent) == checkpoint
-    BREAKS[name](checkpoint)
-    assert latest(checkpoint.parent) == older
-    with pytest.raises(ValueError, match=rf"{checkpoint.name}: .*half written"):
+    assert newest(checkpoint.parent) == Newest(checkpoint, ())
+    damage, words = BREAKS[name]
+    damage(checkpoint)
+    with pytest.raises(ValueError, match=rf"{checkpoint.name}: {words}.* expected a whole checkpoint: {older} is"):
         trainer(checkpoint.parent).train(resume_from_checkpoint=checkpoint)
+    found = newest(checkpoint.parent)
+    assert found.path == older
+    assert all(re.match(rf"{checkpoint}: passed over, {words}", text) for text in found.passed_over)
+    assert len(found.passed_over) == checkpoint.exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_resuming_says_which_checkpoints_were_passed_over(checkpoint: Path) -> None:
+    shutil.copytree(checkpoint, checkpoint.with_name("checkpoint-20"))
+    flipped(checkpoint.with_name("checkpoint-20") / "optimizer.pt")
+    with pytest.warns(UserWarning, match=r"checkpoint-20: passed over, its optimizer.pt was altered"):
+        trainer(checkpoint.parent).train(resume_from_checkpoint=True)
+    flipped(checkpoint / "optimizer.pt")
+    with pytest.raises(ValueError, match=r"no whole checkpoint in .*start without it\. .*checkpoint-14: passed over"):
+        trainer(checkpoint.parent).train(resume_from_checkpoint=True)
 
 
 def test_a_file_missing_of_one_process_is_a_half_written_checkpoint(ended: Path, tmp_path: Path) -> None:
     source = latest(ended / "tpo, two" / "run")
     assert source is not None
     found = Path(shutil.copytree(source, tmp_path / source.name))
-    assert is_whole(found)
+    assert fault(found) is None
     (found / file_name(1)).unlink()
-    assert not is_whole(found)
+    assert fault(found) is not None
     assert latest(tmp_path) is None
 
 
@@ -212,7 +246,7 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(checkpoint: P
     target = checkpoint.with_name("checkpoint-5")
     checkpoint.rename(target)
     plain = run._save_optimizer_and_scheduler
-    run._save_optimizer_and_scheduler = lambda where: (seen.append(is_whole(target)), plain(where))
+    run._save_optimizer_and_scheduler = lambda where: (seen.append(fault(target) is None), plain(where))
     run.train()
     assert seen == [False]
-    assert is_whole(target)
+    assert fault(target) is None

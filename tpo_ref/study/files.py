@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,14 @@ def remove(path: Path) -> None:
     """Delete a file if it is there; errors are ignored, because the next write reports them with a remedy."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; under its own name it is gone at once, even where removing its files is cut short."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def check_writable(folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tpo_ref.study import files
+from tpo_torch.llm import manifest
 
 FORMAT = 3
 STATE_NAME = "trainer_state.json"
@@ -40,23 +41,45 @@ def file_name(rank: int | str) -> str:
     return f"exact_state_{rank}.safetensors"
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None where there is none.
+@dataclass(frozen=True)
+class Newest:
+    """The newest whole checkpoint of a run, and those after it that are not.
 
-    Args: folder, which holds checkpoint-N; those that a killed process left half written are passed over.
+    Args: path, None where there is none; passed_over, what each of the others lacks, as sentences.
     """
+
+    path: Path | None
+    passed_over: tuple[str, ...]
+
+
+def newest(folder: Path) -> Newest:
+    """The newest whole checkpoint of a run, every file read and compared; folder, which holds checkpoint-N."""
     numbered = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _step_match(path))]
-    return next((path for _, path in sorted(numbered, reverse=True) if is_whole(path)), None)
+    passed_over: list[str] = []
+    for _, path in sorted(numbered, reverse=True):
+        what = fault(path)
+        if what is None:
+            return Newest(path, tuple(passed_over))
+        passed_over.append(f"{path}: passed over, {what}")
+    return Newest(None, tuple(passed_over))
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has everything that `train(resume_from_checkpoint=…)` needs to go on exactly."""
+def latest(folder: Path) -> Path | None:
+    """The path of the `newest` whole checkpoint of a run; None where there is none."""
+    return newest(folder).path
+
+
+def fault(checkpoint: Path) -> str | None:
+    """What a checkpoint lacks to go on from exactly, in a few words; None where it is whole."""
+    altered = manifest.fault(checkpoint)
+    if altered is not None:
+        return altered
     try:
-        files.read_json(checkpoint / STATE_NAME)
-        world = header(checkpoint / file_name(0))["layout"]["world_size"]
-        return all(header(checkpoint / file_name(rank)) for rank in range(world))
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return False
+        world = header(checkpoint / file_name(0))["layout"][PROCESSES]
+        lacking = [name for name in (STATE_NAME, *map(file_name, range(world))) if not (checkpoint / name).exists()]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return f"its {file_name(0)} cannot be read ({error})"
+    return f"it lacks {', '.join(lacking)}" if lacking else None
 
 
 def layout(args: Any) -> dict[str, int]:
@@ -71,11 +94,11 @@ def check(checkpoint: Path, expected: dict[str, int], method: str, exact_only: b
     Raises: ValueError where it is not there, half written, holds weights alone, or is of another batch layout or
         another method; the message says how to go on.
     """
-    if not (checkpoint / STATE_NAME).exists():
-        raise ValueError(
-            f"{checkpoint}: not there or half written, it has no {STATE_NAME}; take an older one, or "
-            "resume_from_checkpoint=True"
-        )
+    what = manifest.fault(checkpoint) if (checkpoint / manifest.NAME).exists() else None
+    if what is None and not (checkpoint / STATE_NAME).exists():
+        what = f"not there or half written, it has no {STATE_NAME}"
+    if what is not None:
+        raise ValueError(f"{checkpoint}: {what}; {_older(checkpoint)}")
     missing = [name for name, patterns in PARTS.items() if not any(any(checkpoint.glob(x)) for x in patterns)]
     if "optimizer state" in missing:
         raise ValueError(
@@ -90,14 +113,22 @@ def check(checkpoint: Path, expected: dict[str, int], method: str, exact_only: b
     if EXACT in missing:
         warnings.warn(f"{checkpoint}: made without {EXACT}; completions in flight are lost", stacklevel=4)
         return
-    if not is_whole(checkpoint):
-        raise ValueError(f"{checkpoint}: half written; take an older one, or resume_from_checkpoint=True")
+    what = fault(checkpoint)
+    if what is not None:
+        raise ValueError(f"{checkpoint}: {what}; {_older(checkpoint)}")
     stored = header(checkpoint / file_name(0))
     if stored["method"] != method:
         other = f"got a checkpoint of {stored['method']}, expected one of {method}."
         raise ValueError(f"{checkpoint}: {other} {from_weights(checkpoint)}")
     if stored["layout"] != expected:
         raise ValueError(f"{checkpoint}: {_other_layout(stored['layout'], expected)} {from_weights(checkpoint)}")
+
+
+def _older(checkpoint: Path) -> str:
+    """What to resume from instead of a checkpoint, in a sentence."""
+    found = latest(checkpoint.parent)
+    other = "no other in that folder is; start without it" if found is None else f"{found} is"
+    return f"expected a whole checkpoint: {other}"
 
 
 def from_weights(checkpoint: Path) -> str:

@@ -1,15 +1,16 @@
 """Exact resume for trainers of the GRPO family: what a killed run needs beside weights, optimizer and random states.
 
 TRL forgets the completions it has generated but not yet trained on, its position among them, and the figures not yet
-logged; its sampler forgets the epoch. All of that is kept here, one file per process in each checkpoint. The file is
-written before transformers writes trainer_state.json, all processes waiting for each other in between: a checkpoint is
-whole exactly when that file can be read and no process's is missing.
+logged; its sampler forgets the epoch. All of that is kept here, one file per process in each checkpoint. When every
+process has written what it holds, the first lists all files with their SHA-256 (`manifest`), and only then are older
+checkpoints removed: a checkpoint is whole exactly when it agrees with its list.
 """
 
 from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer
 
 from tpo_ref.study import files
-from tpo_torch.llm.checkpoints import FORMAT, STATE_NAME, check, file_name, header, latest, layout
+from tpo_torch.llm import manifest
+from tpo_torch.llm.checkpoints import FORMAT, check, file_name, header, latest, layout, newest
 from tpo_torch.llm.replay import ReplayedSampler
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.sampling import NamedSampling
@@ -53,9 +56,15 @@ class ExactResume:
         """
         trainer: Any = self
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = latest(Path(trainer.args.output_dir))
-            if resume_from_checkpoint is None:
-                raise ValueError(f"resume: found no whole checkpoint in {trainer.args.output_dir}; start without it")
+            found = newest(Path(trainer.args.output_dir))
+            if found.path is None:
+                damaged = "".join(f". {text}" for text in found.passed_over)
+                raise ValueError(
+                    f"resume: found no whole checkpoint in {trainer.args.output_dir}; start without it{damaged}"
+                )
+            for text in found.passed_over:
+                warnings.warn(text, stacklevel=2)
+            resume_from_checkpoint = found.path
         self._from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if self._from is not None:
             check(self._from, layout(trainer.args), trainer._name, self.exact_only)
@@ -90,12 +99,22 @@ class ExactResume:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         trainer: Any = self
+        folder = Path(trainer._get_output_dir(trial=trial))
+        target, limit = folder / f"checkpoint-{trainer.state.global_step}", trainer.args.save_total_limit
         if trainer.args.should_save:
             # What an earlier run left under this number is not whole while its files are replaced one by one.
-            stale = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{trainer.state.global_step}" / STATE_NAME
-            files.remove(stale)
+            manifest.begin(target)
         trainer.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            trainer.accelerator.wait_for_everyone()
+            if trainer.args.should_save:
+                manifest.write(target)
+        finally:
+            trainer.args.save_total_limit = limit
+        trainer.accelerator.wait_for_everyone()
+        if trainer.args.should_save:
+            rotate_checkpoints(str(folder), limit, trainer.state.best_model_checkpoint, use_mtime=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         trainer: Any = self
@@ -106,7 +125,8 @@ class ExactResume:
             metadata={"state": json.dumps(plain, default=_plain)},
         )
         files.write_bytes(Path(output_dir) / file_name(trainer.args.process_index), content)
-        trainer.accelerator.wait_for_everyone()
+        # Transformers would now remove older checkpoints, though this one is not whole yet.
+        trainer.args.save_total_limit = None
 
     def _exact_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         trainer: Any = self

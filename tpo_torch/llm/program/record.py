@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +107,7 @@ class Folder:
         """Make the folder and its record; with `fresh`, without what was there."""
         if fresh:
             # A folder without a record may belong to another program; leave its files.
-            _remove(self.path if self.record.exists() else self.checkpoints)
+            files.remove_folder(self.path if self.record.exists() else self.checkpoints)
         self._write(settings, layout, RUNNING, {})
 
     def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any]) -> None:
@@ -155,11 +153,3 @@ def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "
         elif a != b:
             differences.append(f"{prefix}{name} = {a!r} there, {b!r} here")
     return differences
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder; under its own name it is gone at once, even where removing its files is cut short."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}-{os.getpid()}.removed")
-        path.rename(doomed)
-        shutil.rmtree(doomed)

@@ -11,8 +11,9 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
+from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
-from tpo_torch.llm import resume, tasks
+from tpo_torch.llm import interrupt, manifest, resume, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.program import quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
@@ -149,9 +150,19 @@ def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Disp
     checkpoint = None if plan.checkpoint is None else str(plan.checkpoint)
     if checkpoint is not None:
         display.say(f"resumed from {checkpoint}")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(folder.model))
+    with interrupt.between_steps(trainer, display.say) as stop:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.stopped:
+        raise KeyboardInterrupt
+    half = folder.model.with_name(".model.half")
     if trainer.accelerator.is_main_process:
+        # What a process that died here left of it.
+        files.remove_folder(half)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(half))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        manifest.replace(half, folder.model)
         last = {} if evaluation.last is None else evaluation.last.logged()
         outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
         folder.finish(settings, layout(settings, arguments), outcome)

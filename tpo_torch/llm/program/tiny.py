@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from tpo_ref.study import files
+from tpo_torch.llm import manifest
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.settings.sections import RunSettings, TinySettings, WarmupSettings
 from tpo_torch.llm.tasks import Task
@@ -34,7 +35,7 @@ EXPANSION = 3
 RISE, LARGEST_NORM = 0.1, 1.0
 # What cross-entropy leaves out: the prompt, and padding.
 IGNORED = -100
-# A cached model is whole once this is there.
+# The losses of the warm-up, beside the model.
 RECORD = "warmup.json"
 
 
@@ -48,9 +49,12 @@ def ensure(settings: RunSettings, task: Task, out: Path, display: Display | None
     display = Silent() if display is None else display
     texts = examples(task)
     folder = out / "warmups" / digest(settings, texts)
-    if (folder / RECORD).exists():
-        display.say(f"warm-up: {folder} (cached)")
-        return folder
+    if folder.exists():
+        what = manifest.fault(folder)
+        if what is None:
+            display.say(f"warm-up: {folder} (cached)")
+            return folder
+        display.say(f"warm-up: {folder} is made again, {what}")
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         tokenizer = build_tokenizer(texts[:TOKENIZER_EXAMPLES], settings.tiny.vocabulary)
@@ -203,5 +207,4 @@ def _save(folder: Path, model: Any, tokenizer: Any, losses: list[float]) -> None
     model.save_pretrained(half)
     tokenizer.save_pretrained(half)
     files.write_json(half / RECORD, {"loss": losses})
-    shutil.rmtree(folder, ignore_errors=True)
-    half.rename(folder)
+    manifest.replace(half, folder)

@@ -11,7 +11,7 @@ import torch
 
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.estimates import Estimate
-from tpo_torch.llm import resume, tasks
+from tpo_torch.llm import manifest, resume, tasks
 from tpo_torch.llm.program import pretrained, quiet
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.evaluation import evaluate
@@ -64,6 +64,9 @@ def evaluate_place(place: str, task: str | None, overrides: Sequence[str], displ
 def _newest(folder: Folder) -> str:
     """Return the final model of a run, or its newest checkpoint."""
     if folder.model.is_dir():
+        what = manifest.fault(folder.model)
+        if what is not None:
+            raise Unavailable(f"{folder.model}: {what}; `tpo train` with --fresh makes the run again")
         return str(folder.model)
     checkpoint = resume.latest(folder.checkpoints)
     if checkpoint is None:

@@ -58,6 +58,13 @@ RUNS: dict[str, tuple[str, int, dict[str, Any]]] = {
         2,
         SHORT | {"per_device_train_batch_size": 2, "sharded": True, "max_steps": 9, "save_steps": 2},
     ),
+    "tpo, workers": (
+        "tpo",
+        1,
+        SHORT
+        | {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+        | {"evaluate": True, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 6},
+    ),
     "grpo": ("grpo", 1, SHORT | {"evaluate": True, "eval_strategy": "steps", "eval_steps": 5}),
     "grpo, stream": ("grpo", 1, SHORT | {"stream": True, "save_steps": 4}),
 }
@@ -75,6 +82,7 @@ DEATHS = [
     ("tpo, stream", ("generation", 12), 10),
     ("tpo, two", ("micro-batch", 7), 5),
     ("tpo, shards", ("generation", 8), 8),
+    ("tpo, workers", ("micro-batch", 7), 5),
     ("grpo", ("micro-batch", 9), 5),
     ("grpo, stream", ("generation", 8), 8),
 ]

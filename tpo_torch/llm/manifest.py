@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from tpo_ref.study import files
 
@@ -29,6 +33,28 @@ def write(folder: Path) -> None:
         for path, digest in zip(paths, digests, strict=True)
     }
     files.write_json(folder / NAME, {"format": FORMAT, "files": entries, "sha256": _digest(entries)})
+
+
+@contextlib.contextmanager
+def saving(folder: Path, first: bool = True) -> Iterator[None]:
+    """Around everything that writes a folder: what fails for want of space, or of leave to write, is said in one line.
+
+    Args: first, whether this process removes what was written by then, so that its space is free to go on with.
+    Raises: OSError with the path and the remedy, whatever the library that was writing raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The tokenizers' library raises Exception itself.
+        if not isinstance(error, OSError | RuntimeError | SafetensorError) and type(error) is not Exception:
+            raise
+        if first:
+            with contextlib.suppress(OSError):
+                files.remove_folder(folder)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        number = getattr(error, "errno", None) or errno.EIO
+        what = f"cannot save {folder}: {reason}; make space there, or move the run to a folder with free space"
+        raise OSError(number, what) from error
 
 
 def begin(folder: Path) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,7 +26,7 @@ from trl import GRPOTrainer
 from tpo_ref.study import files
 from tpo_torch.llm import manifest
 from tpo_torch.llm.checkpoints import FORMAT, check, file_name, header, latest, layout, newest
-from tpo_torch.llm.replay import ReplayedSampler
+from tpo_torch.llm.replay import ReplayedSampler, RestartedSampler, like
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.sampling import NamedSampling
 
@@ -71,7 +72,13 @@ class ExactResume:
             if trainer.args.sync_ref_model:
                 raise ValueError("sync_ref_model: got True, expected False; no checkpoint holds the reference model")
         going_on = None if self._from is None else str(self._from)
-        return super().train(going_on, *more, **others)  # type: ignore[misc]
+        on_start = trainer.args.eval_on_start
+        # A resumed run has its start behind it.
+        trainer.args.eval_on_start = on_start and going_on is None
+        try:
+            return super().train(going_on, *more, **others)  # type: ignore[misc]
+        finally:
+            trainer.args.eval_on_start = on_start
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Pass and micro-batch to go on at; of a stream, transformers takes all that was read for one pass."""
@@ -89,11 +96,31 @@ class ExactResume:
         return self._pass, (trainer.state.global_step - self._pass_began) * trainer.args.gradient_accumulation_steps
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        plain = super()._get_train_sampler(dataset)  # type: ignore[misc]
-        self._sampler = ReplayedSampler(
-            plain.data_source, plain.mini_repeat_count, plain.batch_size, plain.repeat_count, plain.shuffle, plain.seed
-        )
+        self._sampler = like(super()._get_train_sampler(dataset), ReplayedSampler)  # type: ignore[misc]
         return self._sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return like(super()._get_eval_sampler(eval_dataset), RestartedSampler)  # type: ignore[misc]
+
+    def get_train_dataloader(self) -> Any:
+        """As TRL's; see `_seeded_apart`."""
+        return self._seeded_apart(super().get_train_dataloader())  # type: ignore[misc]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As TRL's; see `_seeded_apart`."""
+        return self._seeded_apart(super().get_eval_dataloader(eval_dataset))  # type: ignore[misc]
+
+    def _seeded_apart(self, loader: Any) -> Any:
+        """A loader whose persistent workers take their seed from a stream of their own.
+
+        From torch's stream it would be drawn once per process, not once per pass: answers sampled after a resume would
+        then be others.
+        """
+        trainer: Any = self
+        if trainer.args.dataloader_persistent_workers:
+            inner = getattr(loader, "base_dataloader", loader)
+            inner.generator = torch.Generator().manual_seed(trainer.args.seed)
+        return loader
 
     # -- save -----------------------------------------------------------------------------------------------------
 
@@ -106,10 +133,11 @@ class ExactResume:
             manifest.begin(target)
         trainer.accelerator.wait_for_everyone()
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            trainer.accelerator.wait_for_everyone()
-            if trainer.args.should_save:
-                manifest.write(target)
+            with manifest.saving(target, trainer.args.should_save):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                trainer.accelerator.wait_for_everyone()
+                if trainer.args.should_save:
+                    manifest.write(target)
         finally:
             trainer.args.save_total_limit = limit
         trainer.accelerator.wait_for_everyone()

@@ -159,10 +159,12 @@ def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Disp
         # What a process that died here left of it.
         files.remove_folder(half)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(half))
-    trainer.accelerator.wait_for_everyone()
+    with manifest.saving(half, trainer.accelerator.is_main_process):
+        trainer.save_model(str(half))
+        trainer.accelerator.wait_for_everyone()
+        if trainer.accelerator.is_main_process:
+            manifest.replace(half, folder.model)
     if trainer.accelerator.is_main_process:
-        manifest.replace(half, folder.model)
         last = {} if evaluation.last is None else evaluation.last.logged()
         outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
         folder.finish(settings, layout(settings, arguments), outcome)

@@ -204,7 +204,8 @@ def _save(folder: Path, model: Any, tokenizer: Any, losses: list[float]) -> None
     files.check_writable(folder.parent)
     half = folder.with_name(f".{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)
-    model.save_pretrained(half)
-    tokenizer.save_pretrained(half)
-    files.write_json(half / RECORD, {"loss": losses})
-    manifest.replace(half, folder)
+    with manifest.saving(half):
+        model.save_pretrained(half)
+        tokenizer.save_pretrained(half)
+        files.write_json(half / RECORD, {"loss": losses})
+        manifest.replace(half, folder)

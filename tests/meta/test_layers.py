@@ -80,6 +80,7 @@ TABLE: dict[str, set[str]] = {
 # Files that may import a library beyond what their folder may.
 OWN: dict[str, set[str]] = {
     "tpo_ref/study/drawing.py": {"matplotlib"},
+    "tpo_ref/study/locks.py": {"filelock"},
     "tpo_ref/study/cli/commands.py": {"tyro"},
     "tpo_ref/study/cli/options.py": {"tyro"},
     "tpo_ref/study/cli/show.py": {"rich"},

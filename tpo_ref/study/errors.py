@@ -10,3 +10,7 @@ class Unavailable(RuntimeError):
 
 class MissingExtra(Unavailable):
     """An experiment needs an install extra that is not there."""
+
+
+class InUse(Unavailable):
+    """Another process works on the same files."""

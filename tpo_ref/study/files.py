@@ -1,14 +1,17 @@
-"""Files that are whole or absent: written to a temporary name, flushed, renamed. npz without pickle, and json."""
+"""Files that are whole or absent: written to a temporary name, synced, renamed. npz without pickle, and json."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ZIP_MAGIC = b"PK"
+# The computer's part of a temporary name: short, whatever the computer is called.
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+LEFTOVER = re.compile(r"^\..+?(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp$")
 # Metadata of a field, a mapping or a dataclass, that is flattened into the enclosing json object.
 INLINE = {"inline": True}
 # What a json file can say.
@@ -27,22 +33,77 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically; OSError with the path and the remedy when the folder is read-only or full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file that is whole or absent, also after a power failure; what dead processes left half written goes.
+
+    Raises: OSError with the path and the remedy when the folder is read-only or full.
+    """
+    half = temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as f:
+        make_folder(path.parent)
+        sweep(path.parent)
+        with half.open("wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(temporary, path)
+        os.replace(half, path)
+        sync_folder(path.parent)
     except BaseException as error:
         # An interruption leaves nothing half written either.
-        remove(temporary)
+        remove(half)
         if not isinstance(error, OSError):
             raise
         what = f"cannot write {path}: {error.strerror}; choose a writable folder with free space (--out)"
         raise OSError(error.errno, what) from error
+
+
+def temporary(path: Path) -> Path:
+    """The name under which this process writes a file, or a folder, before it gets its own: `sweep` knows it."""
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Delete the `temporary` files and folders that dead processes of this computer have left in a folder."""
+    for half in folder.glob(".*.tmp"):
+        match = LEFTOVER.search(half.name)
+        if match and match["host"] in (None, _HOST) and not is_alive(int(match["pid"])):
+            shutil.rmtree(half, ignore_errors=True) if half.is_dir() else remove(half)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this computer is running."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # Somebody else's process.
+        return True
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there, such that they outlast a power failure."""
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in absent:
+        sync_folder(place.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's list of names to the disk: a renamed file is safe only then."""
+    # Some systems open no folders, some file systems cannot sync them.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Files that are whole or absent, also beside what dead processes left."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tpo_ref.study import files
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_dead_processes_left_goes_at_the_next_write(tmp_path: Path) -> None:
+    dead, host = dead_pid(), files._HOST
+    gone = [f".x.json.{host}.{dead}.tmp", f".old.npz.{dead}.tmp", f".folder.{host}.{dead}.tmp"]
+    kept = [f".y.json.{host}.{os.getppid()}.tmp", f".z.json.01234567.{dead}.tmp", ".notes.tmp", "a.tmp", "b.npz"]
+    for name in [*gone[:2], *kept]:
+        (tmp_path / name).write_text("half")
+    (tmp_path / gone[2]).mkdir()
+    (tmp_path / gone[2] / "part").touch()
+    files.write_bytes(tmp_path / "x.json", b"{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.json", *kept}
+
+
+def test_a_killed_write_leaves_what_the_next_one_sweeps(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tpo_ref.study import files\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_bytes(Path(sys.argv[1]), b'half')"
+    )
+    path = tmp_path / "x.json"
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    files.write_bytes(path, b"whole")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_file_and_folders_are_synced_in_the_order_that_outlasts_a_power_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted(descriptor: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2] if folder else "file")
+        fsync(descriptor)
+
+    def renamed(*arguments: Path) -> None:
+        calls.append("rename")
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", renamed)
+    files.write_bytes(tmp_path / "new" / "x.json", b"{}")
+    assert calls == [tmp_path.name, "file", "rename", "new"]

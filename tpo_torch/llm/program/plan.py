@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,20 +56,29 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
         raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
     settings = settings.resolved()
     folder = Folder(out / "llm" / settings.folder)
-    finished = not folder.check(settings, resume, fresh)
+    try:
+        finished = not folder.check(settings, resume, fresh)
+    except ValueError:
+        # Where a value cannot be, that is why the run in the folder has another one.
+        _check_values(settings, settings.processes or 1)
+        raise
     model = checkpoint = None
     if not finished:
-        processes = process_count()
-        rows = accumulation(settings, processes)
-        if settings.method != GRPO:
-            _check_target(settings, rows, processes)
-        tasks.check(settings.task, **settings.task_options)
-        trackers.check(settings)
+        _check_values(settings, process_count())
         if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
             raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
         model = None if settings.model == TINY else pretrained.locate(settings.model)
         checkpoint = checkpoints.latest(folder.checkpoints) if resume else None
     return Plan(settings, out, folder, model, resume, checkpoint, fresh, finished)
+
+
+def _check_values(settings: RunSettings, processes: int) -> None:
+    """Whether the settings fit together, on a number of processes; raises as `prepare`."""
+    rows = accumulation(settings, processes)
+    if settings.method != GRPO:
+        _check_target(settings, rows, processes)
+    tasks.check(settings.task, **settings.task_options)
+    trackers.check(settings)
 
 
 def accumulation(settings: RunSettings, processes: int) -> int:
@@ -95,14 +105,24 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         )
     rows = settings.prompts * group
     if rows % (micro * processes):
-        fits = [size for size in range(1, rows + 1) if rows % (size * processes) == 0 and size <= micro]
-        remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
+        fits = _largest_divisor(rows // processes, micro) if rows % processes == 0 else None
+        remedy = "change prompts" if fits is None else f"trainer.per_device_train_batch_size={fits} works"
         raise ValueError(
             f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
             f"{rows} rows cannot be cut into micro-batches of {micro} on "
             f"{counted(processes, 'process', 'processes')}; {remedy}"
         )
     return rows // (micro * processes)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`.
+
+    >>> _largest_divisor(96, 20)
+    16
+    """
+    below = (size for size in range(1, math.isqrt(number) + 1) if number % size == 0)
+    return max(size for pair in ((size, number // size) for size in below) for size in pair if size <= most)
 
 
 def layout_error(error: ValueError, micro_batches: int) -> ValueError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tpo_torch.llm.program.settings.fields import COMPUTED, SettingField, class_fields, type_of_annotation
+from tpo_torch.llm.fields import COMPUTED, SettingField, class_fields, type_of_annotation
 from tpo_torch.llm.source import (
     UnexpectedSource,
     WrittenField,

@@ -25,6 +25,8 @@ RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
+# A field that TPO alone has.
+ANCHOR = "anchor"
 
 
 @dataclass
@@ -118,13 +120,19 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     def _fields_in(cls, given: Mapping[Any, Any]) -> dict[str, Any]:
         """The fields that a dict gives; TypeError, ValueError for what is none."""
         known = {f.name for f in dataclasses.fields(cls) if f.init}
+        ours = {name: option.ours for name, option in refused_options().items() if option.ours is not SAME}
         for name in given:
             if not isinstance(name, str):
                 raise TypeError(f"config: got the name {name!r}, expected names of fields, which are strings")
             if name not in known:
                 raise unknown_field("config", name, sorted(known), cls.__name__)
         values = dict(given)
-        if given.get("generation_batch_size") and given.get("steps_per_generation"):
+        if ANCHOR in given:
+            # Written by one of ours, which holds what the trainer has set in place of GRPO's options.
+            values = {name: x for name, x in given.items() if name not in ours or x != ours[name]}
+        rows, steps = (values.get(name) for name in ("generation_batch_size", "steps_per_generation"))
+        micro = values.get("per_device_train_batch_size", GRPOConfig.per_device_train_batch_size) * process_count()
+        if rows is not None and steps is not None and rows == steps * micro:
             # TRL takes one of them, and writes both into a dict that it makes.
             del values["generation_batch_size"]
         return values

@@ -42,8 +42,9 @@ class Range:
 
     def words(self, value: float) -> str:
         """What was expected instead of a value; the bound of all counts goes without saying where it is kept."""
-        least = "" if self.least == -math.inf else f"{'above' if self.open_least else 'at least'} {self.least:.15g}"
-        most = "" if self.most == math.inf or value <= self.most == MOST else f"{'below' if self.open_most else 'at most'} {self.most:.15g}"
+        above, below = "above" if self.open_least else "at least", "below" if self.open_most else "at most"
+        least = "" if self.least == -math.inf else f"{above} {self.least:.15g}"
+        most = "" if self.most == math.inf or value <= self.most == MOST else f"{below} {self.most:.15g}"
         also = "" if self.also is None else f", or {self.also:g}"
         return (" and ".join(part for part in (least, most) if part) or "a finite number") + also
 

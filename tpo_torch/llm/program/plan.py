@@ -32,8 +32,8 @@ class Plan:
     """A run whose settings fit together.
 
     Args: settings, with whole paths; out, folder of results; folder of the run; model, as transformers takes it, None
-        for one built on the spot; resume, whether to go on; checkpoint, to go on from, None to begin; fresh, begin
-        again whatever is there; finished, whether there is nothing left to do.
+        for one built on the spot; resume, whether to go on; fresh, begin again whatever is there; finished, whether
+        there is nothing left to do; checkpoint, to go on from, None to begin; said, what a user should know of it.
     """
 
     settings: RunSettings
@@ -41,9 +41,31 @@ class Plan:
     folder: Folder
     model: str | None
     resume: bool
-    checkpoint: Path | None
     fresh: bool
     finished: bool
+    checkpoint: Path | None = None
+    said: tuple[str, ...] = ()
+
+    def going_on(self, other_code: bool = False) -> Plan:
+        """The plan as the folder is now, with the checkpoint that it goes on from; called with the folder locked.
+
+        Args: other_code, whether a checkpoint of other code, or other versions of libraries, may be gone on from.
+        Raises: ValueError for one where it may not, and as `prepare` for what has happened in the folder since.
+        """
+        finished = not self.folder.check(self.settings, self.resume, self.fresh)
+        if finished or not self.resume:
+            return dataclasses.replace(self, finished=finished)
+        found = checkpoints.newest(self.folder.checkpoints)
+        if found.path is None:
+            said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint; the run begins again"]
+            return dataclasses.replace(self, said=tuple(said))
+        differences = "; ".join(checkpoints.other_code(found.path))
+        if differences and not other_code:
+            raise ValueError(
+                f"{found.path}: was made by other code ({differences}), with which the rest of the run may come out "
+                "otherwise; go back to that code, or say --other-code to go on with this one, or --fresh to begin again"
+            )
+        return dataclasses.replace(self, checkpoint=found.path, said=found.passed_over)
 
 
 def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False) -> Plan:
@@ -62,14 +84,13 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
         # Where a value cannot be, that is why the run in the folder has another one.
         _check_values(settings, settings.processes or 1)
         raise
-    model = checkpoint = None
+    model = None
     if not finished:
         _check_values(settings, process_count())
         if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
             raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
         model = None if settings.model == TINY else pretrained.locate(settings.model)
-        checkpoint = checkpoints.latest(folder.checkpoints) if resume else None
-    return Plan(settings, out, folder, model, resume, checkpoint, fresh, finished)
+    return Plan(settings, out, folder, model, resume, fresh, finished)
 
 
 def _check_values(settings: RunSettings, processes: int) -> None:

@@ -1,0 +1,31 @@
+"""The code and the libraries that the numbers of a run come from, as a checkpoint keeps them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tpo_ref.study.sources import Code, code
+from tpo_torch.llm import LIBRARIES
+
+MODULES = (
+    "tpo_torch.llm.trainer",
+    "tpo_torch.llm.resume",
+    "tpo_torch.llm.tasks",
+    "tpo_torch.llm.program.evaluation.evaluate",
+)
+# What reads, refuses, announces or stores, and changes no number.
+WITHOUT = (
+    *("tpo_ref", "tpo_torch.checks", "tpo_torch.shared", "tpo_torch.llm.program.settings", "tpo_torch.llm.source"),
+    *(
+        f"tpo_torch.llm.{name}"
+        for name in ("checkpoints", "conversion", "culprit", "fields", "manifest", "noise", "origin", "ranges", "watch")
+    ),
+)
+# Tokens, data and adapters come from these too.
+MORE_LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "peft", "reasoning-gym", "vllm")
+
+
+@cache
+def here() -> Code:
+    """The code and library versions of this process."""
+    return code(MODULES, sorted({*LIBRARIES.values(), *MORE_LIBRARIES}), without=WITHOUT)

@@ -131,6 +131,7 @@ def test_a_cold_start_waits_for_the_warm_up_of_another(tmp_path: Path, monkeypat
     assert said == ["waited", f"warm-up: {made} (cached)"]
 
 
+@pytest.mark.filterwarnings("default:.*made by other code")
 def test_other_code_is_refused_unless_asked_for(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from tpo_ref.study.sources import Code, code
-from tpo_torch.llm import LIBRARIES
 
 MODULES = (
     "tpo_torch.llm.trainer",
@@ -21,11 +20,13 @@ WITHOUT = (
         for name in ("checkpoints", "conversion", "culprit", "fields", "manifest", "noise", "origin", "ranges", "watch")
     ),
 )
-# Tokens, data and adapters come from these too.
-MORE_LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "peft", "reasoning-gym", "vllm")
+LIBRARIES = (
+    *("torch", "numpy", "transformers", "trl", "accelerate", "peft"),
+    *("tokenizers", "safetensors", "datasets", "reasoning-gym", "vllm"),
+)
 
 
 @cache
 def here() -> Code:
     """The code and library versions of this process."""
-    return code(MODULES, sorted({*LIBRARIES.values(), *MORE_LIBRARIES}), without=WITHOUT)
+    return code(MODULES, LIBRARIES, without=WITHOUT)

@@ -119,11 +119,6 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         checks.whole(f"trainer.{name}", settings.argument(name), 1)
         for name in ("num_generations", "per_device_train_batch_size")
     )
-    if group == 1:
-        raise ValueError(
-            "trainer.num_generations: got 1, expected 2 or more; completions of one prompt are judged against each "
-            "other, and one alone teaches nothing"
-        )
     rows = settings.prompts * group
     if rows % (micro * processes):
         fits = _largest_divisor(rows // processes, micro) if rows % processes == 0 else None

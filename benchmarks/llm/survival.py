@@ -10,6 +10,7 @@ import collections
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -143,14 +144,17 @@ def _in_a_process(out: Path, seconds: float | None = None, at_step: int | None =
         except BaseException:
             traceback.print_exc()
             os._exit(FAILED)
-    if seconds is not None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return False
-            time.sleep(0.005)
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    status = 0
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.005)
+    else:
         os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = os.waitpid(child, 0)[1]
+    code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
         said = out / "said.txt"
         raise SystemExit(f"{out}: a run ended with {code}: {said.read_text(encoding='utf-8') if said.exists() else ''}")

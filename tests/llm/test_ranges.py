@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 
 from tpo_ref.study.cli import commands as cli
 from tpo_torch.llm import ranges
-from tpo_torch.llm.fields import NONE
+from tpo_torch.llm.fields import COMPUTED, NONE
 from tpo_torch.llm.program import plan
 from tpo_torch.llm.program.settings import reading, upstream
 from tpo_torch.llm.program.settings.fields import FIXED_FIELDS
 from tpo_torch.llm.ranges import Range
+from tpo_torch.llm.source import folder_of
 
 pytestmark = tiny_llm.FILTERS
 FIELDS = upstream.fields_of(upstream.TPO_CONFIG)
@@ -85,6 +87,16 @@ def written(value: object) -> str:
         ("warmup.learning_rate=.inf", "warmup.learning_rate: got inf"),
         ("trainer.reward_weights=[.nan]", "trainer.reward_weights: got nan"),
         ("lora={r: 0}", "lora.r: got 0"),
+        ("prompts=4000", "prompts: got 4000 an optimizer step, but graph_color has 400 to train on"),
+        ("task_options.train_size=-1", "task_options.train_size: got -1"),
+        ("task_options.eval_size=100000000000000", "task_options.eval_size: got 100000000000000"),
+        ("trainer.report_to=wandbb", "trainer.report_to: got 'wandbb', did you mean 'wandb'"),
+        ("trainer.optim=adamww", "trainer.optim: got 'adamww', did you mean"),
+        ("trainer.lr_scheduler_type=cosin", "trainer.lr_scheduler_type: got 'cosin', did you mean 'cosine'"),
+        ("trainer.save_strategy=never", "trainer.save_strategy: got 'never', expected one of no, steps, epoch, best"),
+        ("trainer.vllm_mode=severr", "trainer.vllm_mode: got 'severr', did you mean 'server'"),
+        ("trainer={bf16: true, fp16: true}", "trainer.bf16: got true, and trainer.fp16: got true"),
+        ("trainer.dataloader_persistent_workers=true", "set trainer.dataloader_num_workers, or leave it out"),
         (f"name={'a' * 300}", "name: got 300 bytes, expected at most 180"),
     ],
 )
@@ -107,6 +119,16 @@ def test_steps_between_what_does_not_happen_may_be_none(tmp_path: Path) -> None:
 
     off = {f"{what}_strategy": "no" for what in ("logging", "save", "eval")} | {"logging_steps": 0, "save_steps": 0}
     assert TargetPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", **off).logging_steps == 0
+
+
+@pytest.mark.parametrize("name", ranges.WORDS)
+def test_the_words_that_trl_looks_at_late_are_those_of_its_source(name: str) -> None:
+    text = (folder_of("trl") / "trainer" / "grpo_trainer.py").read_text(encoding="utf-8")
+    compared = re.findall(rf"\b{name} (?:==|!=|in|not in) (\[[^]]*\]|\"\w+\")", text)
+    words = {word for each in compared for word in re.findall(r'"(\w+)"', each)}
+    assert words <= set(ranges.WORDS[name])
+    assert len(words) >= min(2, len(ranges.WORDS[name])) - (name == "vllm_mode")
+    assert FIELDS[name].default in (*ranges.WORDS[name], COMPUTED)
 
 
 @given(st.integers(1, 5000), st.integers(1, 80))

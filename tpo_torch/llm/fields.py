@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import enum
 import numbers
 import types
 import typing
@@ -47,11 +48,13 @@ class FieldType:
 class SettingField:
     """A field of a configuration.
 
-    Args: type; default, dataclasses.MISSING for none, COMPUTED for one that only the class knows.
+    Args: type; default, dataclasses.MISSING for none, COMPUTED for one that only the class knows; words, of an
+        enumeration, the only ones that it takes; empty where it takes any.
     """
 
     type: FieldType
     default: object
+    words: tuple[str, ...] = ()
 
 
 @lru_cache
@@ -62,6 +65,7 @@ def class_fields(maker: Any) -> Mapping[str, SettingField]:
         field.name: SettingField(
             type_of_hint(hints[field.name]),
             field.default if field.default_factory is dataclasses.MISSING else COMPUTED,
+            _words(hints[field.name]),
         )
         for field in dataclasses.fields(maker)
         if field.init
@@ -71,6 +75,12 @@ def class_fields(maker: Any) -> Mapping[str, SettingField]:
 def default_of(field: dataclasses.Field[Any]) -> Any:
     """The default of a dataclass's field, made anew where a factory makes it."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _words(hint: Any) -> tuple[str, ...]:
+    """The words of the enumerations in a type hint."""
+    kinds = (part for part in typing.get_args(hint) or (hint,) if isinstance(part, type))
+    return tuple(str(word.value) for kind in kinds if issubclass(kind, enum.Enum) for word in kind)
 
 
 def type_of_hint(hint: Any) -> FieldType:
@@ -127,6 +137,15 @@ def check_type(name: str, value: object, expected: FieldType) -> None:
         kinds = " or ".join(_article(kind.__name__) for kind in expected.simple if kind is not NONE)
         null = " or null" if NONE in expected.simple else ""
         raise TypeError(f"{name}: got {value!r}, expected {kinds}{null}{_unquoted(value, expected)}")
+
+
+def check_word(name: str, value: object, words: Collection[str]) -> None:
+    """ValueError for a word that is none of those which a field takes, naming the nearest; nothing for what is none."""
+    if not words or not isinstance(value, str) or value in words:
+        return
+    close = difflib.get_close_matches(value, words, n=CLOSEST, cutoff=CLOSE)
+    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else f"expected one of {', '.join(words)}"
+    raise ValueError(f"{name}: got {value!r}, {meant}")
 
 
 def check_number(name: str, value: object, expected: FieldType) -> None:

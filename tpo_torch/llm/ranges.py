@@ -95,10 +95,18 @@ ADAPTER: dict[str, Range] = {
     "lora_dropout": SHARE_BELOW_1,
     "qalora_group_size": COUNT,
 }
+# Words that TRL knows, and looks at only when it makes a step.
+WORDS = {
+    "loss_type": ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("server", "colocate"),
+}
 # Of a run itself, and of the sections that it reads.
 RUN = {"seed": SEED, "prompts": COUNT, "processes": COUNT}
 EVALUATION = {**_all("every size batch_size k", COUNT), "samples": FROM_ZERO, "seed": SEED}
 TINY = _all("layers width heads vocabulary", COUNT)
+TASK = {"train_size": COUNT, "eval_size": COUNT, "seed": SEED}
 WARMUP = {**_all("steps batch_size", COUNT), "learning_rate": POSITIVE}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tpo_ref import checks
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
-from tpo_torch.llm import checkpoints, tasks
+from tpo_torch.llm import checkpoints, ranges, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
@@ -24,6 +24,9 @@ from tpo_torch.llm.target import TargetSettings
 DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
 # The module behind `use_vllm`.
 VLLM = "vllm"
+# What cannot both be on, and what means nothing without workers that load the data.
+NOT_TOGETHER = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
+WORKERS, NEED_WORKERS = "dataloader_num_workers", ("dataloader_prefetch_factor", "dataloader_persistent_workers")
 TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings))
 
 
@@ -99,7 +102,37 @@ def _check_values(settings: RunSettings, processes: int) -> None:
     if settings.method != GRPO:
         _check_target(settings, rows, processes)
     tasks.check(settings.task, **settings.task_options)
+    _check_task_sizes(settings)
     trackers.check(settings)
+    for one, other in NOT_TOGETHER:
+        if settings.given.get(one) and settings.given.get(other):
+            raise ValueError(f"trainer.{one}: got true, and trainer.{other}: got true, expected one of them at most")
+    if not settings.given.get(WORKERS):
+        for name in NEED_WORKERS:
+            if settings.given.get(name):
+                raise ValueError(
+                    f"trainer.{name}: got {settings.given[name]!r} without workers; set trainer.{WORKERS}, or leave "
+                    "it out"
+                )
+
+
+def _check_task_sizes(settings: RunSettings) -> None:
+    """The numbers among the options of a task of ours, as far as they can be judged before data are made."""
+    if settings.task.endswith(".py"):
+        return
+    for name in (name for name in ranges.TASK if settings.task_options.get(name) is not None):
+        checks.whole(f"task_options.{name}", settings.task_options[name], int(ranges.TASK[name].least))
+        ranges.check(name, settings.task_options[name], ranges.TASK, {}, "task_options.")
+    check_prompts(settings, settings.task_options.get("train_size"))
+
+
+def check_prompts(settings: RunSettings, count: int | None) -> None:
+    """ValueError where a task has fewer prompts than an optimizer step takes; count, None where it is not known."""
+    if count is not None and count < settings.prompts:
+        raise ValueError(
+            f"prompts: got {settings.prompts} an optimizer step, but {settings.task} has {count} to train on; make "
+            "prompts smaller, or task_options.train_size larger"
+        )
 
 
 def accumulation(settings: RunSettings, processes: int) -> int:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tpo_torch.llm import ranges
-from tpo_torch.llm.fields import SettingField, check_type, unknown_field
+from tpo_torch.llm.fields import SettingField, check_type, check_word, unknown_field
+from tpo_torch.llm.options import REFUSED_OPTIONS
 
 # Sections that make the trainer's arguments.
 TRAINERS = ("trainer", "tpo", "grpo")
+GRPO_CLASS = "GRPOConfig"
 REMOTE = "trust_remote_code"
 # What follows from other settings and may not be said twice, what stays off, and what belongs in no file.
 FIXED_FIELDS = {
@@ -43,6 +45,9 @@ def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingFie
         if name not in fields:
             raise unknown_field(section, name, fields, maker)
         check_type(f"{section}.{name}", value, fields[name].type)
+        # TPO refuses some of TRL's words by name, whatever they are.
+        if maker == GRPO_CLASS or name not in REFUSED_OPTIONS:
+            check_word(f"{section}.{name}", value, ranges.WORDS.get(name, fields[name].words))
         ranges.check(name, value, RANGES.get(section, {}), values, f"{section}.")
 
 

@@ -111,6 +111,11 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
             train_dataset=task.train,
             peft_config=adapter(settings),
         )
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        # peft names no setting.
+        raise ValueError(f"lora.target_modules: got {(settings.lora or {}).get('target_modules')!r}; {error}") from error
     except RuntimeError as error:
         # transformers raises RuntimeError where a `report_to` service is not installed.
         if ABSENT not in str(error):

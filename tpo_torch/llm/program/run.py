@@ -115,7 +115,8 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
         if "arget modules" not in str(error):
             raise
         # peft names no setting.
-        raise ValueError(f"lora.target_modules: got {(settings.lora or {}).get('target_modules')!r}; {error}") from error
+        named = (settings.lora or {}).get("target_modules")
+        raise ValueError(f"lora.target_modules: got {named!r}; {error}") from error
     except RuntimeError as error:
         # transformers raises RuntimeError where a `report_to` service is not installed.
         if ABSENT not in str(error):

@@ -156,7 +156,7 @@ def test_overrides_reach_every_depth() -> None:
         (["tiny.heads=3"], "expected a divisor"),
         (["warmup.steps=0"], "warmup.steps: got 0"),
         (["trainer=3"], "expected settings with names"),
-        (["prompts=[1"], "no YAML value"),
+        (["prompts=[1"], "prompts: got '[1': is not YAML"),
         (["model="], "model: got None"),
         (["model=no"], "quote it: 'no'"),
         (["trainer.eval_strategy=no"], "quote it: 'no'"),
@@ -241,7 +241,7 @@ def test_advice_does_not_name_what_is_refused(tmp_path: Path) -> None:
         ("a: [1", "is not YAML"),
         ("- 1", "expected settings with names"),
         ("model: tiny", "task missing"),
-        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+        ("!!python/object/apply:os.getcwd []", "are not read"),
         ("base: tny", "did you mean 'tiny'"),
     ],
 )

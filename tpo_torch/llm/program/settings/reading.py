@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tpo_ref.checks import unknown
 from tpo_torch.llm.conversion import Change
@@ -17,6 +14,7 @@ from tpo_torch.llm.fields import class_fields
 from tpo_torch.llm.program.settings import switching, trl_file, upstream
 from tpo_torch.llm.program.settings.fields import Mappings, check_fields
 from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
+from tpo_torch.llm.program.settings.strict_yaml import parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SUFFIXES = (".yaml", ".yml")
@@ -34,15 +32,6 @@ OPTIONAL_SECTIONS = ("lora", "warmup")
 OURS = {f.name for f in dataclasses.fields(RunSettings) if f.compare}
 # Keys, outermost first, and the value.
 Pairs = Sequence[tuple[list[str], Any]]
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, to which 1e-6 is a number: YAML 1.1 takes it for a word, YAML 1.2 does not."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def load(
@@ -151,12 +140,12 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
             raise unknown("configuration", name_or_path, (*shipped(), "or a path ending in .yaml"))
         path = CONFIGS / f"{name_or_path}.yaml"
     try:
-        content = _mapping(str(path), _parsed(path.read_text()))
+        content = _mapping(str(path), parse(path.read_text(encoding="utf-8"), str(path)))
     except FileNotFoundError as error:
         names = ", ".join(shipped())
         raise ValueError(f"configuration: {path} is not there; expected a file, or one of {names}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}; write it as UTF-8") from error
     base = content.pop(BASE, None)
     inherited = {} if base is None else _read(str(base), (*extending, name_or_path))
     return {**_merged(inherited, content), "name": content.get("name", path.stem)}
@@ -179,10 +168,7 @@ def _pair(text: str) -> tuple[list[str], Any]:
     keys = key.strip().split(".")
     if not equals or not all(keys):
         raise ValueError(f"got {text!r}, expected key=value without spaces, such as trainer.learning_rate=1e-6")
-    try:
-        return keys, _parsed(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{key}: got {value!r}, which is no YAML value; quote it") from error
+    return keys, parse(value, f"{key}: got {value!r}", lines=False)
 
 
 def _set(content: dict[str, Any], keys: list[str], value: object) -> None:
@@ -193,10 +179,6 @@ def _set(content: dict[str, Any], keys: list[str], value: object) -> None:
         content[name] = {} if section is None else _mapping(f"{'.'.join(keys)}: {name}", section)
         content = content[name]
     content[last] = value
-
-
-def _parsed(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:

@@ -343,7 +343,7 @@ def test_the_list_is_printed_before_anything_is_loaded(
 
     monkeypatch.setattr(commands, "_train", lambda plan, *more: print("trains"))
     # The model of the file is none that is here.
-    monkeypatch.setattr(pretrained, "locate", lambda model: model)
+    monkeypatch.setattr(pretrained, "locate", lambda model, revision: model)
     path = written(tmp_path, FLAT)
     assert cli.run(["train", path, "--method", "tpo", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out.splitlines()

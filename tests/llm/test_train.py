@@ -168,7 +168,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch: pytest.Monkey
         raise ConnectionError("no route")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     with pytest.raises(pretrained.Unavailable, match=r"cannot be reached \(no route\); download it.*model=FOLDER"):
         pretrained.locate("Qwen/Qwen3-1.7B")
@@ -236,7 +236,12 @@ def test_held_out_answers_that_nobody_can_score_do_not_end_a_run(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert call(capsys, "eval", str(folder.path))[0] == 0
+    code, _, err = call(capsys, "eval", str(folder.path))
+    assert code == 2
+    assert f"asks to run the Python file {tmp_path}" in err
+    code, _, err = call(capsys, "eval", str(folder.path), "--trust-code")
+    assert code == 0
+    assert f"running {tmp_path}" in err
 
 
 def test_a_reward_that_raises_is_named_and_its_folder_can_be_used_again(capsys: pytest.CaptureFixture[str]) -> None:

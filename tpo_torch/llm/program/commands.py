@@ -38,6 +38,9 @@ Seed = Annotated[int | None, tyro.conf.arg(metavar="N", help="the configuration'
 Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from its last checkpoint")]
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
 OtherCode = Annotated[bool, tyro.conf.arg(help="go on from a checkpoint of other code, or other library versions")]
+TrustCode = Annotated[
+    bool, tyro.conf.arg(help="run the task's Python file that only the configuration, or the run's record, names")
+]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what the run would do, train nothing and write nothing")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results")]
 Place = Annotated[
@@ -56,6 +59,7 @@ def train(
     resume: Resume = False,
     fresh: Fresh = False,
     other_code: OtherCode = False,
+    trust_code: TrustCode = False,
     dry_run: DryRun = False,
     out: Out = DEFAULTS.out,
 ) -> int:
@@ -65,7 +69,7 @@ def train(
     from tpo_torch.llm.program.settings.reading import load
 
     try:
-        settings = load(config, overrides, method, seed)
+        settings = load(config, overrides, method, seed, trust_code)
         plan = prepare(settings, out, resume, fresh)
         if settings.changes and is_first_process():
             print(f"{config}, for {settings.method}:", *settings.changes, sep="\n  ")
@@ -80,7 +84,13 @@ def train(
     return 0
 
 
-def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_json: Json = False) -> int:
+def evaluate(
+    place: Place,
+    overrides: Overrides = (),
+    task: TaskName = None,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> int:
     """Greedy accuracy and unbiased pass@k on the held-out set, of a run's newest weights or of any model."""
     check_installed()
     from tpo_ref.study.cli import show
@@ -88,7 +98,7 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
 
     # On standard error: the table, or json, is what standard output is for.
     with show.bar(sys.stderr) as display:
-        report = evaluate_place(place, task, overrides, display or Lines(_to_standard_error))
+        report = evaluate_place(place, task, overrides, display or Lines(_to_standard_error), trust_code)
     if as_json:
         show.print_json(report)
         return 0

@@ -92,7 +92,7 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
         _check_values(settings, process_count())
         if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
             raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
-        model = None if settings.model == TINY else pretrained.locate(settings.model)
+        model = None if settings.model == TINY else pretrained.locate(settings.model, settings.model_revision)
     return Plan(settings, out, folder, model, resume, fresh, finished)
 
 
@@ -102,6 +102,7 @@ def _check_values(settings: RunSettings, processes: int) -> None:
     if settings.method != GRPO:
         _check_target(settings, rows, processes)
     tasks.check(settings.task, **settings.task_options)
+    check_trust(settings)
     _check_task_sizes(settings)
     trackers.check(settings)
     for one, other in NOT_TOGETHER:
@@ -114,6 +115,16 @@ def _check_values(settings: RunSettings, processes: int) -> None:
                     f"trainer.{name}: got {settings.given[name]!r} without workers; set trainer.{WORKERS}, or leave "
                     "it out"
                 )
+
+
+def check_trust(settings: RunSettings) -> None:
+    """ValueError for a task's file, which is run, that only a configuration or a record names."""
+    if settings.task.endswith(".py") and not settings.trusted:
+        path = Path(settings.task).expanduser().resolve()
+        raise ValueError(
+            f"task: {settings.source} asks to run the Python file {path}; read it, then say --trust-code, or name it "
+            f"on the command line"
+        )
 
 
 def _check_task_sizes(settings: RunSettings) -> None:

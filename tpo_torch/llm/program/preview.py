@@ -13,7 +13,7 @@ import transformers
 from tpo_torch.llm.dropout import refuse_dropout
 from tpo_torch.llm.layout import BatchLayout, counted
 from tpo_torch.llm.options import batch_layout
-from tpo_torch.llm.program import memory, quiet, run, tiny
+from tpo_torch.llm.program import memory, pretrained, quiet, run, tiny
 from tpo_torch.llm.program.differences import changed, unchanged
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.plan import Plan
@@ -143,8 +143,10 @@ def _model(plan: Plan, arguments: Any, task: Task) -> tuple[Any, Any]:
         with torch.device("meta"):
             model = tiny.build_model(plan.settings.tiny, tokenizer)
     else:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(plan.model)
-        config = transformers.AutoConfig.from_pretrained(plan.model)
+        pinned = {"revision": plan.settings.model_revision, "trust_remote_code": False}
+        with pretrained.named(plan.model):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(plan.model, **pinned)
+            config = transformers.AutoConfig.from_pretrained(plan.model, **pinned)
         # TRL loads in float32 unless it is told otherwise.
         given = (arguments.model_init_kwargs or {}).get("dtype") or "float32"
         dtype = (config.dtype or torch.float32) if given == "auto" else given

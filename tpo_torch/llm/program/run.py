@@ -15,12 +15,12 @@ from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_torch.llm import interrupt, manifest, resume, tasks
 from tpo_torch.llm.layout import counted
-from tpo_torch.llm.program import quiet, tiny, trackers
+from tpo_torch.llm.program import pretrained, quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, check_prompts, layout_error
-from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.sections import RunSettings
+from tpo_torch.llm.program.settings import switches, upstream
+from tpo_torch.llm.program.settings.sections import TINY, RunSettings
 from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.trainer import TargetPOTrainer
 
@@ -47,6 +47,8 @@ def train(plan: Plan, display: Display) -> None:
     with quiet.quiet():
         state = processes(settings)
         display = display if state.is_main_process else Silent()
+        if settings.task.endswith(".py"):
+            display.say(f"running {settings.task}")
         arguments, task = ingredients(plan)
         state.wait_for_everyone()
         if state.is_main_process:
@@ -94,6 +96,11 @@ def build_arguments(settings: RunSettings, output: Path, micro_batches: int) -> 
     """
     maker = upstream.imported(settings.configuration)
     values: dict[str, Any] = {**own_defaults(settings), **settings.given, DERIVED: micro_batches}
+    # Last, whatever the configuration says: nothing of it runs, and pickled weights are not read.
+    values[switches.REMOTE] = False
+    if settings.model != TINY:
+        pinned = {} if settings.revision is None else {"revision": settings.revision}
+        values["model_init_kwargs"] = {**(values.get("model_init_kwargs") or {}), **pinned, **pretrained.SAFE}
     try:
         return maker(output_dir=str(output), seed=settings.seed, **values)
     except ValueError as error:
@@ -104,13 +111,14 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
     """TargetPOTrainer, or TRL's GRPOTrainer with exact resume, on a task; as they raise."""
     maker: Any = resume.ResumableGRPOTrainer if settings.method == GRPO else TargetPOTrainer
     try:
-        return maker(
-            model=model,
-            reward_funcs=list(task.rewards),
-            args=arguments,
-            train_dataset=task.train,
-            peft_config=adapter(settings),
-        )
+        with pretrained.named(model):
+            return maker(
+                model=model,
+                reward_funcs=list(task.rewards),
+                args=arguments,
+                train_dataset=task.train,
+                peft_config=adapter(settings),
+            )
     except ValueError as error:
         if "arget modules" not in str(error):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from tpo_torch.llm.program import pretrained, quiet
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.evaluation import evaluate
 from tpo_torch.llm.program.evaluation.evaluate import Sampling
+from tpo_torch.llm.program.plan import check_trust
 from tpo_torch.llm.program.record import Folder
 from tpo_torch.llm.program.settings.reading import changed
 from tpo_torch.llm.program.settings.sections import RunSettings
@@ -31,11 +33,14 @@ class PlaceReport:
     estimates: Mapping[str, Estimate]
 
 
-def evaluate_place(place: str, task: str | None, overrides: Sequence[str], display: Display) -> PlaceReport:
+def evaluate_place(
+    place: str, task: str | None, overrides: Sequence[str], display: Display, trust_code: bool = False
+) -> PlaceReport:
     """Evaluate the folder of a run, the folder of a model, or a hub name.
 
     Args: place; task, the run's own when None, and needed for a model; overrides, "key=value" of the run's settings:
-        evaluation, task_options, and of trainer what says how answers are generated; display, of how far it is.
+        evaluation, task_options, and of trainer what says how answers are generated; display, of how far it is;
+        trust_code, whether the Python file of a task may be run that only the run's record names.
     Raises: ValueError for a model without a task, or unknown settings; Unavailable for weights that are not there.
     """
     with quiet.quiet():
@@ -49,11 +54,16 @@ def evaluate_place(place: str, task: str | None, overrides: Sequence[str], displ
         content = folder.read()["settings"] if run else {"name": "eval", "model": place, "task": task}
         if task is not None and task != content["task"]:
             content = {**content, "task": task, "task_options": {}}
-        settings = changed(content, overrides)
+        settings = changed(content, overrides, trust_code or task is not None or not run)
+        settings = dataclasses.replace(settings, source=str(folder.record)).resolved()
+        tasks.check(settings.task, **settings.task_options)
+        check_trust(settings)
         model = _newest(folder) if run else place
         display.say(f"loading {model}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        policy, tokenizer = pretrained.load(model, device)
+        policy, tokenizer = pretrained.load(model, device, None if run else settings.model_revision)
+        if settings.task.endswith(".py"):
+            display.say(f"running {settings.task}")
         loaded_task = tasks.load(settings.task, **settings.task_options)
         sampling = _sampling(settings)
         display.say(f"evaluating on {loaded_task.name}")

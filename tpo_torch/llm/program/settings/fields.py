@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from tpo_torch.llm import ranges
 from tpo_torch.llm.fields import SettingField, check_type, check_word, unknown_field
 from tpo_torch.llm.options import REFUSED_OPTIONS
+from tpo_torch.llm.program.settings import switches
 
 # Sections that make the trainer's arguments.
 TRAINERS = ("trainer", "tpo", "grpo")
 GRPO_CLASS = "GRPOConfig"
-REMOTE = "trust_remote_code"
 # What follows from other settings and may not be said twice, what stays off, and what belongs in no file.
 FIXED_FIELDS = {
     "output_dir": "it is OUT/llm/NAME-METHOD; choose --out and name",
     "seed": "it is the run's: seed=N",
     "gradient_accumulation_steps": "it follows from prompts, num_generations, per_device_train_batch_size, processes",
-    REMOTE: "it stays off: a model is weights and configuration, not a program",
+    switches.REMOTE: switches.KEYS[switches.REMOTE][1],
     "save_only_model": "it stays off: a run could not resume from such checkpoints",
-    "hub_token": "the run's record is no place for a secret; use the HF_TOKEN environment variable",
+    "hub_token": switches.SECRETS,
 }
 SECRET = "hub_token"
 Mappings = Mapping[str, Any]
@@ -42,6 +41,8 @@ def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingFie
     for name, value in values.items():
         if section in TRAINERS:
             _check_fixed(section, name, value)
+        elif section == "lora":
+            switches.check(f"{section}.{name}", {name: value})
         if name not in fields:
             raise unknown_field(section, name, fields, maker)
         check_type(f"{section}.{name}", value, fields[name].type)
@@ -55,6 +56,7 @@ def _check_fixed(section: str, name: str, value: object) -> None:
     if name in FIXED_FIELDS and not (name == "save_only_model" and value is False):
         text = "a value" if name == SECRET else repr(value)
         raise ValueError(f"{section}.{name}: got {text}, but {FIXED_FIELDS[name]}")
-    # Also inside model_init_kwargs, which may be JSON text.
-    if isinstance(value, (Mapping, str)) and REMOTE in json.dumps(value, default=str):
-        raise ValueError(f"{section}.{name}: got {REMOTE}, but {FIXED_FIELDS[REMOTE]}")
+    if switches.sends(name, value):
+        raise ValueError(f"{section}.{name}: got {value!r}, but {switches.SENDS}")
+    # A field that is a switch itself, and those inside of one.
+    switches.check(f"{section}.{name}", {name: value} if name in switches.KEYS else value)

@@ -35,7 +35,11 @@ Pairs = Sequence[tuple[list[str], Any]]
 
 
 def load(
-    name_or_path: str, overrides: Iterable[str] = (), method: str | None = None, seed: int | None = None
+    name_or_path: str,
+    overrides: Iterable[str] = (),
+    method: str | None = None,
+    seed: int | None = None,
+    trust_code: bool = False,
 ) -> RunSettings:
     """Settings from a shipped configuration or a file of one's own.
 
@@ -43,7 +47,8 @@ def load(
     (`switching`); `changes` of the settings says what that leaves out.
 
     Args: name_or_path, one of `shipped()` or a path that ends in .yaml; overrides, "key=value" with dots for what is
-        nested, such as "trainer.learning_rate=1e-6"; method and seed, None for the configuration's own.
+        nested, such as "trainer.learning_rate=1e-6"; method and seed, None for the configuration's own; trust_code,
+        whether the Python file of a task may be run that only the configuration names.
     Raises: ValueError, TypeError for a configuration or key that does not exist, naming the nearest; OSError.
     """
     pairs = [_pair(text) for text in overrides]
@@ -52,15 +57,17 @@ def load(
     content, changes = _in_our_words(_read(name_or_path, ()), {**options, **given})
     settings = _laid_over(content | options, pairs)
     changes += switching.in_vain(pairs, settings.method)
-    return dataclasses.replace(settings, source=name_or_path, changes=changes)
+    return dataclasses.replace(settings, source=name_or_path, changes=changes, trusted=trust_code or TASK in given)
 
 
-def changed(content: Mappings, overrides: Iterable[str]) -> RunSettings:
-    """Settings from JSON values with "key=value" laid over them; ValueError, TypeError as `load`.
+def changed(content: Mappings, overrides: Iterable[str], trust_code: bool = False) -> RunSettings:
+    """Settings from JSON values with "key=value" laid over them; trust_code, ValueError, TypeError as `load`.
 
     Another task leaves the options of the one before behind: they would mean nothing to it.
     """
-    return _laid_over(content, [_pair(text) for text in overrides])
+    pairs = [_pair(text) for text in overrides]
+    settings = _laid_over(content, pairs)
+    return dataclasses.replace(settings, trusted=trust_code or any(keys == [TASK] for keys, _ in pairs))
 
 
 def _laid_over(content: Mappings, pairs: Pairs) -> RunSettings:

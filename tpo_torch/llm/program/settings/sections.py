@@ -15,8 +15,8 @@ from tpo_ref.study import files
 from tpo_torch.llm import ranges
 from tpo_torch.llm.conversion import Change
 from tpo_torch.llm.fields import quoted
-from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.fields import Mappings, check_fields
+from tpo_torch.llm.program.settings import switches, upstream
+from tpo_torch.llm.program.settings.fields import TRAINERS, Mappings, check_fields
 from tpo_torch.llm.program.settings.switching import DROPOUT, GRPO, RATE, SECTIONS
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, TPO_CONFIG, Configuration
 from tpo_torch.llm.target import TargetSettings
@@ -111,13 +111,15 @@ class WarmupSettings:
 class RunSettings:
     """Everything a run is made of.
 
-    Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; task, a name or
-        the path of a user's own; task_options, its keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); seed;
-        prompts, per optimizer step, over all processes; processes, None for any number; trainer, fields of TRL's
-        configuration; tpo and grpo, those of one method alone; lora, fields of peft's LoraConfig, None to train all
-        weights; evaluation; tiny and warmup (None: untrained weights), used by model "tiny" alone; accelerate, the
-        launcher's shipped file which `processes` needs, None for none; source, what it was read from, and changes, what
-        became of settings written for another method, neither of which is recorded.
+    Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; revision of a hub
+        name, a commit's digits pin it, None for the newest; task, a name or the path of a user's own; task_options, its
+        keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); seed; prompts, per optimizer step, over all
+        processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those of one
+        method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup (None:
+        untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes` needs,
+        None for none; trusted, whether the task's file may be run: not where only somebody's file names it; source,
+        what it was read from, and changes, what became of settings written for another method, neither of which is
+        recorded.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
@@ -137,6 +139,8 @@ class RunSettings:
     tiny: TinySettings = TinySettings()
     warmup: WarmupSettings | None = None
     accelerate: str | None = None
+    revision: str | None = None
+    trusted: bool = field(default=True, compare=False)
     source: str = field(default=UNNAMED, compare=False)
     changes: tuple[Change, ...] = field(default=(), compare=False)
 
@@ -148,6 +152,8 @@ class RunSettings:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected no null byte; no file is called so")
         if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
             raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
+        if self.revision is not None:
+            self._check_revision()
         if len(self.name.encode()) > LONGEST_NAME:
             raise ValueError(
                 f"name: got {len(self.name.encode())} bytes, expected at most {LONGEST_NAME}: it names a folder"
@@ -162,6 +168,9 @@ class RunSettings:
             checks.whole("processes", self.processes, 1)
         for name in ranges.RUN:
             ranges.check(name, getattr(self, name), ranges.RUN, {})
+        for section in TRAINERS:
+            values = {name: switches.parsed(f"{section}.{name}", x) for name, x in getattr(self, section).items()}
+            object.__setattr__(self, section, values)
         self._check_names()
         if self.method != GRPO:
             self._check_target()
@@ -184,6 +193,15 @@ class RunSettings:
         if self.lora is not None:
             fields = upstream.fields_of(upstream.LORA_CONFIG)
             check_fields("lora", self.lora, fields, upstream.LORA_CONFIG.name)
+
+    def _check_revision(self) -> None:
+        """A revision beside a hub name, once."""
+        if not isinstance(self.revision, str) or not self.revision:
+            raise TypeError(f"revision: got {self.revision!r}, expected a word, such as a commit; quote digits")
+        if self.model == TINY or Path(self.model).expanduser().is_dir():
+            raise ValueError(f"revision: got {self.revision!r}, but {self.model} is no name on the hub; leave it out")
+        if dict(self.given.get("model_init_kwargs") or {}).get("revision") is not None:
+            raise ValueError("revision: is given in model_init_kwargs too; leave one of them out")
 
     def _check_target(self) -> None:
         """What a method with a target cannot take, and lpo beside it."""
@@ -213,6 +231,12 @@ class RunSettings:
     def plain(self) -> dict[str, files.Json]:
         """The settings as JSON values."""
         return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.compare}
+
+    @property
+    def model_revision(self) -> str | None:
+        """The revision of the model, given beside it or among its keywords."""
+        among: str | None = dict(self.given.get("model_init_kwargs") or {}).get("revision")
+        return self.revision or among
 
     @property
     def given(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from tpo_torch.llm.conversion import DROPPED, WORDS, Change
 from tpo_torch.llm.fields import FieldType, unknown_field
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import SCALE
-from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.fields import FIXED_FIELDS, REMOTE, SECRET
+from tpo_torch.llm.program.settings import switches, upstream
+from tpo_torch.llm.program.settings.fields import FIXED_FIELDS, SECRET
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG
 
 MODEL, DATASET, REWARDS, REWARD_MODEL = (
@@ -38,7 +38,8 @@ LAUNCH = "start several processes with accelerate launch … -m tpo_torch.llm.tr
 BITS = "weights are not quantised"
 LEFT_OUT: dict[str, tuple[object, str]] = {
     "output_dir": (None, FIXED_FIELDS["output_dir"]),
-    REMOTE: (False, FIXED_FIELDS[REMOTE]),
+    switches.REMOTE: (False, FIXED_FIELDS[switches.REMOTE]),
+    **{name: ((*nothing, None)[0], switches.SENDS) for name, nothing in switches.SENDING.items()},
     "save_only_model": (False, FIXED_FIELDS["save_only_model"]),
     SECRET: (None, FIXED_FIELDS[SECRET]),
     "resume_from_checkpoint": (None, "say --resume"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import toy
 
-from tpo_ref.study import files, results
+from tpo_ref.study import files, npz, results
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.runner import Request, ensure
 
@@ -88,7 +88,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="plain arrays"):
-        files.read_arrays(path)
+        npz.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[1, 2]"])
@@ -96,7 +96,7 @@ def test_damaged_archives_say_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="truncated or not an npz"):
-        files.read_arrays(path)
+        npz.read(path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 import tpo_ref
-from tpo_ref.study import files, reading
+from tpo_ref.study import files, npz, reading
 from tpo_ref.study.errors import DISTRIBUTION
 from tpo_ref.study.protocol import Settings
 
@@ -128,7 +128,7 @@ def save(
     arrays_path = base.with_suffix(".npz")
     # A record of older arrays must not stand beside the new ones, should the process die in between.
     files.remove(base.with_suffix(".json"))
-    files.write_arrays(arrays_path, arrays)
+    npz.write(arrays_path, arrays)
     digest = _sha256(arrays_path)
     record = Record(FORMAT, key.plain(), digest, round(seconds, 3), resumed, origin or provenance())
     files.write_json(base.with_suffix(".json"), record)
@@ -175,7 +175,7 @@ def read(path: Path) -> Result:
     incomplete = [name for name in ORIGIN_FIELDS if name not in content]
     if incomplete:
         raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
-    return Result(files.read_arrays(arrays_path), reading.build(Record, content, str(record_path)))
+    return Result(npz.read(arrays_path), reading.build(Record, content, str(record_path)))
 
 
 def provenance(libraries: tuple[str, ...] = ()) -> Provenance:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tpo_ref.study import files
+from tpo_ref.study import npz
 from tpo_ref.study.protocol import Arrays
 
 # What torch.optim.Adam keeps for each parameter.
@@ -47,7 +47,7 @@ def save(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack], curve
                 arrays[f"{number}:{name}:{i}"] = value.cpu().numpy()
         for i, generator in enumerate(stack.generators):
             arrays[f"{number}:generator:{i}"] = generator.get_state().numpy()
-    files.write_arrays(path, arrays | {f"{CURVE}{name}": curve for name, curve in curves.items()})
+    npz.write(path, arrays | {f"{CURVE}{name}": curve for name, curve in curves.items()})
 
 
 def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> dict[str, NDArray[Any]]:
@@ -56,7 +56,7 @@ def load(path: Path, identity: Mapping[str, Any], stacks: Sequence[Stack]) -> di
     Args: as `save`.
     Raises: FileNotFoundError; ValueError for a truncated file, or one of another run, naming what differs.
     """
-    arrays = files.read_arrays(path)
+    arrays = npz.read(path)
     _same_run(path, arrays, identity)
     names = {name for number, stack in enumerate(stacks) for name in _names(number, stack)}
     if not names <= set(arrays):

@@ -59,7 +59,7 @@ def units(request: Request) -> dict[str, Result]:
     Warns on standard error where another commit or version made it.
     """
     with show.progress(request.experiment.id) as advance:
-        stored = ensure(request, advance)
+        stored = ensure(request, advance, _say)
     now = provenance(request.experiment.libraries)
     older = sorted(
         m for m, unit in stored.items() if any(made_by_other_code(origin, now) for origin in unit.record.origins)

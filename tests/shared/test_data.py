@@ -26,10 +26,7 @@ RAW = {
     file.name: struct.pack(f">{file.axes + 1}I", 0x800 + file.axes, *values.shape) + values.tobytes()
     for file, values in zip(data.MNIST.files, (IMAGES, LABELS, IMAGES, LABELS), strict=True)
 }
-TINY = tuple(
-    DataFile(file.name, hashlib.md5(RAW[file.name], usedforsecurity=False).hexdigest(), file.axes)
-    for file in data.MNIST.files
-)
+TINY = tuple(DataFile(file.name, hashlib.sha256(RAW[file.name]).hexdigest(), file.axes) for file in data.MNIST.files)
 FIRST = TINY[0].name
 
 
@@ -215,8 +212,8 @@ def test_a_data_folder_without_mnist_leaves_the_cache_in_charge(
     ("content", "message"),
     [
         (None, f"found no {FIRST}"),
-        (b"", "md5"),
-        (RAW[FIRST][:-1], "md5"),
+        (b"", "SHA-256"),
+        (RAW[FIRST][:-1], "SHA-256"),
         (gzip.compress(RAW[FIRST], mtime=0)[:-9], "truncated"),
         (gzip.compress(RAW[FIRST], mtime=0)[:12] + b"\xff" * 20, "truncated or damaged"),
     ],
@@ -292,7 +289,7 @@ def test_problems_are_downloaded_once_as_plain_files(problems: Mirror, cache: Pa
 
 def test_altered_problems_are_named_and_not_kept(problems: Mirror, cache: Path) -> None:
     problems.bodies["/test.jsonl"] = LINES["test.jsonl"].replace(b"4", b"5")
-    with pytest.raises(DataError, match=r"(?s)two GSM8K files.*test.jsonl: got sha256.*gsm8k/train.jsonl"):
+    with pytest.raises(DataError, match=r"(?s)two GSM8K files.*test.jsonl: got SHA-256.*gsm8k/train.jsonl"):
         load_gsm8k()
     assert left_in(cache.parent / "gsm8k") == ["train.jsonl"]
 

@@ -74,6 +74,20 @@ def test_run_stores_and_reports(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert len(list((tmp_path / "runs" / "toy").glob("tpo-*.npz"))) == 1
 
 
+@pytest.mark.parametrize("command", ["run", "table", "figure", "verify", "compare"])
+def test_a_record_altered_by_hand_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    names = ["toy/tpo", "toy/pg"] if command == "compare" else ["toy"]
+    assert call(capsys, "run", "toy", "--scale", "smoke")[0] == 0
+    (record,) = (tmp_path / "runs" / "toy").glob("tpo-*.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": -1.0}))
+    code, out, err = call(capsys, command, *names, "--scale", "smoke")
+    assert (code, out) == (commands.USAGE_ERROR, "")
+    assert f"{record.relative_to(tmp_path)}: altered since it was written" in err
+    assert err.count("\n") == 1
+
+
 def test_table_shows_ours_beside_the_published(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "table", "toy", "--scale", "paper")
     assert code == 0

@@ -259,17 +259,18 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     record.write_text("[1]")
     refused("got list, expected an object")
     for name, value, says in (
-        ("format", results.FORMAT + 1, "format 2, expected 1"),
+        ("format", results.FORMAT + 1, "format 3, expected 2"),
         ("experiment", "tpy", "did you mean 'toy'"),
         ("experiment", "scoreless", "has no curve"),
         ("experiment", "regret", "expected one score"),
         ("seeds", [0, 1], "expected numbers, 2 rows"),
         ("seeds", 5, "'int'"),
     ):
-        record.write_text(json.dumps({**json.loads(text), name: value}))
+        # Whole, so that only what it says stands against it.
+        files.write_sealed(record, {**json.loads(text), name: value})
         refused(says)
     for name in ("method", "arrays_sha256", "versions"):
-        record.write_text(json.dumps({n: v for n, v in json.loads(text).items() if n != name}))
+        files.write_sealed(record, {n: v for n, v in json.loads(text).items() if n != name})
         refused(f"lacks {name}")
 
 
@@ -286,7 +287,7 @@ def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(arrays, error=np.array([Trap()], dtype=object))
     # With the right checksum: only the reader itself stands between the file and its code.
     checksum = hashlib.sha256(arrays.read_bytes()).hexdigest()
-    record.write_text(json.dumps({**json.loads(record.read_text()), "arrays_sha256": checksum}))
+    files.write_sealed(record, {**json.loads(record.read_text()), "arrays_sha256": checksum})
     code, _, err = call(capsys, path_of("tpo"), str(arrays))
     assert code == commands.USAGE_ERROR
     assert "plain arrays" in err
@@ -336,7 +337,7 @@ def test_the_statistics_are_those_of_the_curves() -> None:
 def test_a_written_comparison_is_read_back(tmp_path: Path) -> None:
     for n in (1, 12):
         report = compare.compare(NAMES, (stored("tpo", 0, n), stored("pg", 1, n)))
-        files.write_json(tmp_path / "x.json", report)
+        files.write_sealed(tmp_path / "x.json", report)
         again = reports.load_comparison(tmp_path / "x.json")
         assert files.plain(again) == files.plain(report)
         # One seed has no interval: json has null for its bounds, and the sentence survives that.

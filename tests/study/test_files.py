@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tpo_ref.study import files
+from tpo_ref.study import files, npz
 
 
 def dead_pid() -> int:
@@ -63,3 +68,34 @@ def test_file_and_folders_are_synced_in_the_order_that_outlasts_a_power_failure(
     monkeypatch.setattr(os, "replace", renamed)
     files.write_bytes(tmp_path / "new" / "x.json", b"{}")
     assert calls == [tmp_path.name, "file", "rename", "new"]
+
+
+NAMES = st.text(max_size=8)
+SAID = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(NAMES, part, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(content=st.dictionaries(NAMES.filter(lambda name: name != files.SEAL), SAID, max_size=4), data=st.data())
+def test_a_sealed_object_that_says_anything_else_is_refused(content: dict[str, Any], data: st.DataObject) -> None:
+    path = Path("x.json")
+    sealed = json.loads(files.json_text(files.sealed(content)))
+    assert files.unsealed(dict(reversed(sealed.items())), path) == content
+    name = data.draw(st.sampled_from([*content, files.SEAL]) | NAMES)
+    other = {**sealed, name: data.draw(SAID)}
+    if json.dumps(other, sort_keys=True) != json.dumps(sealed, sort_keys=True):
+        with pytest.raises(ValueError, match="altered since"):
+            files.unsealed(other, path)
+    with pytest.raises(ValueError, match="altered since"):
+        files.unsealed({part: value for part, value in sealed.items() if part != files.SEAL}, path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_refused_without_waiting(make: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    make(path)
+    for read in (files.read_json, npz.read, files.read_bytes):
+        with pytest.raises(ValueError, match=r"x\.json: is no regular file; move it away"):
+            read(path)

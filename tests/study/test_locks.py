@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_a_folder_that_takes_no_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot lock .*file/\.run\.lock.*choose a writable"):
         locks.held(tmp_path / "file" / "run", "toy").__enter__()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_in_the_place_of_a_lock_is_refused(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(locks.lock_file(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"\.run\.lock: is no regular file"), locks.held(tmp_path / "run", "toy"):
+        pass
 
 
 def test_the_lock_of_a_folder_made_again_is_left_to_its_holder(tmp_path: Path) -> None:

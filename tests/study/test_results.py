@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import toy
 
-from tpo_ref.study import files, results
+from tpo_ref.study import files, npz, origins, results
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.runner import Request, ensure
 
@@ -56,11 +56,32 @@ def test_truncated_altered_and_foreign_files_are_refused(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="not json"):
         results.load(tmp_path, KEY)
     record.write_text(json.dumps({**json.loads(text), "format": results.FORMAT + 1}))
-    with pytest.raises(ValueError, match=r"format 2, expected 1"):
+    with pytest.raises(ValueError, match=r"format 3, expected 2; run again with --fresh"):
         results.load(tmp_path, KEY)
-    record.write_text(json.dumps({**json.loads(text), "seeds": [0, 5]}))
+    # A record that is whole, but of another unit.
+    files.write_sealed(record, {**json.loads(text), "seeds": [0, 5]})
     with pytest.raises(ValueError, match="is the result of"):
         results.load(tmp_path, KEY)
+
+
+def test_a_record_with_one_field_altered_is_refused(tmp_path: Path) -> None:
+    results.save(tmp_path, KEY, ARRAYS, 1.5)
+    record = KEY.path(tmp_path).with_suffix(".json")
+    whole = json.loads(record.read_text())
+    for name in whole:
+        for value in (None, 0.25, "other", {**whole, "more": 1}):
+            record.write_text(json.dumps({**whole, name: value}))
+            with pytest.raises(ValueError, match=r"altered since|is no result|expected 2"):
+                results.load(tmp_path, KEY)
+        record.write_text(json.dumps({n: part for n, part in whole.items() if n != name}))
+        with pytest.raises(ValueError, match=r"altered since|is no result|expected 2"):
+            results.load(tmp_path, KEY)
+    record.write_text(json.dumps({**whole, "more": 1}))
+    with pytest.raises(ValueError, match="altered since"):
+        results.load(tmp_path, KEY)
+    # The layout of the text says nothing.
+    record.write_text(json.dumps(dict(reversed(whole.items()))))
+    assert results.load(tmp_path, KEY) is not None
 
 
 def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
@@ -71,24 +92,24 @@ def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
         ensure(request)
     record = key.path(tmp_path).with_suffix(".json")
     whole = json.loads(record.read_text())
-    record.write_text(json.dumps({name: value for name, value in whole.items() if name != "seconds"}))
+    files.write_sealed(record, {name: v for name, v in whole.items() if name != "seconds"})
     with pytest.raises(ValueError, match=r"lacks seconds; delete"):
         ensure(request)
 
 
 def test_results_of_other_code_are_known_as_such(tmp_path: Path) -> None:
     origin = results.save(tmp_path, KEY, ARRAYS, 0).record.provenance
-    now = results.provenance()
-    assert not results.made_by_other_code(origin, now)
-    assert results.made_by_other_code(dataclasses.replace(origin, commit="0" * 40), now)
-    assert results.made_by_other_code(dataclasses.replace(origin, versions={}), now)
+    now = origins.provenance()
+    assert not origins.made_by_other_code(origin, now)
+    assert origins.made_by_other_code(dataclasses.replace(origin, commit="0" * 40), now)
+    assert origins.made_by_other_code(dataclasses.replace(origin, versions={}), now)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "bad.npz"
     np.savez(path, x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="plain arrays"):
-        files.read_arrays(path)
+        npz.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"[1, 2]"])
@@ -96,7 +117,7 @@ def test_damaged_archives_say_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="truncated or not an npz"):
-        files.read_arrays(path)
+        npz.read(path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -137,7 +158,8 @@ def test_a_killed_run_picks_up_at_the_last_finished_unit(tmp_path: Path) -> None
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
     environment = {**os.environ, toy.DEATH_NOTE: str(note), "PYTHONPATH": str(TESTS)}
     assert subprocess.run(command, env=environment, check=False).returncode == -9
-    stored = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "toy").iterdir()}
+    # The locks of the dead process are free, and their files no results.
+    stored = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "toy").glob("[!.]*")}
     assert {name.split("-")[0] for name in stored} == {"tpo"}
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "toy").iterdir()}

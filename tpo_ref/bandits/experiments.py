@@ -112,6 +112,7 @@ EXPERIMENTS = (
         title="Tabular bandit, one context",
         paper=FIG2,
         run=_runner("single_context"),
+        resumes=False,
         methods=("tpo", "grpo", "dg", "pg"),
         scales={
             "smoke": Scale(SingleContext(), 4, "2 s"),
@@ -127,6 +128,7 @@ EXPERIMENTS = (
         title="Tabular bandit, 100 contexts",
         paper=FIG3,
         run=_runner("many_contexts"),
+        resumes=False,
         methods=("ce", "tpo", "grpo", "dg", "pg"),
         scales={
             "smoke": Scale(ManyContexts(), 2, "2 s"),
@@ -142,6 +144,7 @@ EXPERIMENTS = (
         title="Tabular bandit, groups of sampled candidates",
         paper="ours, after Alg. 1",
         run=_runner("sampled_candidates"),
+        resumes=False,
         methods=("tpo_sampled", "tpo_ratio", "tpo_no_anchor", "grpo"),
         scales={
             "smoke": Scale(SampledCandidates(), 4, "2 s"),
@@ -156,6 +159,7 @@ EXPERIMENTS = (
         title="Needle bandit: one correct answer among 2^H",
         paper="Fig. 8, closed form",
         run=_runner("needle"),
+        resumes=False,
         methods=("tpo_sampled", "tpo_ratio", "tpo_no_anchor", "grpo"),
         scales={
             "smoke": Scale(Needle(steps=400), 2, "2 s"),

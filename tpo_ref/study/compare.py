@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from tpo_ref.study import estimates, registry, results, tables
 from tpo_ref.study.choices import Choices
+from tpo_ref.study.origins import made_by_other_code
 from tpo_ref.study.reports import (
+    FORMAT,
     ComparisonReport,
     ComparisonRow,
     Difference,
@@ -99,15 +101,16 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
     a, b = (_curves(name, run, score) for name, run in zip(names, runs, strict=True))
     _check_same_steps(names, runs, (a, b))
     keys = [_key(run) for run in runs]
+    own = runs[0].record.provenance
     differ = tuple(name for name in DRAW_FIELDS if getattr(keys[0], name) != getattr(keys[1], name))
     report = ComparisonReport(
-        format=results.FORMAT,
+        format=FORMAT,
         a=_identity(names[0], runs[0]),
         b=_identity(names[1], runs[1]),
         score=score,
         paired=not differ,
         differ_in=differ,
-        same_code=not results.made_by_other_code(*(run.record.provenance for run in runs)),
+        same_code=not any(made_by_other_code(origin, own) for run in runs for origin in run.record.origins),
         level=estimates.LEVEL,
         statistics={
             name: _row(_label(name, a), value(a), value(b), paired=not differ) for name, value in STATISTICS.items()
@@ -204,7 +207,8 @@ def _label(name: str, curves: Curves) -> str:
 
 def _identity(name: str, run: Result) -> RunIdentity:
     record, origin = run.record, run.record.provenance
-    return RunIdentity(name, record.key, origin.commit, origin.versions, origin.machine, record.seconds, record.resumed)
+    made = (origin.commit, origin.versions, origin.machine)
+    return RunIdentity(name, record.key, *made, record.seconds, record.resumed, record.earlier)
 
 
 def _level(report: ComparisonReport) -> str:

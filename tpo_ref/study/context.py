@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tpo_ref.study.origins import Part
+
 # Takes how many units of work are done, and how many there are.
 Progress = Callable[[int, int], None]
 # As `Progress`, with the method's name as first argument.
 MethodProgress = Callable[[str, int, int], None]
+
+# What it and the processes before did of a run, until now.
+Parts = Callable[[], tuple[Part, ...]]
 
 CPU = "cpu"
 
@@ -32,3 +37,5 @@ class Context:
     checkpoint: Path | None = None
     # Called with units done and units in all.
     progress: Progress = silent
+    # Called for what a checkpoint says of how it was made; see `partial.write`.
+    parts: Parts = tuple

@@ -1,28 +1,22 @@
-"""Files that are whole or absent: written to a temporary name, synced, renamed. npz without pickle, and json."""
+"""Files that are whole or absent: written to a temporary name, synced, renamed; json, with a digest of what it says."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import os
 import re
 import shutil
 import socket
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    # At run time only what reads or writes arrays imports it: the help of the command line does neither.
-    from numpy.typing import NDArray
-
-ZIP_MAGIC = b"PK"
+# The entry of a json file that has the digest of the others.
+SEAL = "sha256"
 # The computer's part of a temporary name: short, whatever the computer is called.
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 LEFTOVER = re.compile(r"^\..+?(\.(?P<host>[0-9a-f]{8}))?\.(?P<pid>\d+)\.tmp$")
@@ -122,7 +116,8 @@ def remove_folder(path: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """OSError with the remedy when files cannot be written into a folder, which is made if it is not there."""
-    probe = folder / f".writable.{os.getpid()}"
+    # By a name that is swept, should the process die in between.
+    probe = temporary(folder / "writable")
     write_bytes(probe, b"")
     remove(probe)
 
@@ -172,37 +167,68 @@ def write_json(path: Path, content: object) -> None:
     write_bytes(path, f"{json_text(content)}\n".encode())
 
 
+def write_sealed(path: Path, content: object) -> None:
+    """Write a `sealed` dataclass as json, atomically."""
+    write_json(path, sealed(content))
+
+
+def sealed(content: object) -> dict[str, Json]:
+    """What json says of a dataclass or mapping, together with the digest of all of it; see `unsealed`."""
+    said = plain(content)
+    if not isinstance(said, dict):
+        raise TypeError(f"json: got {type(content).__name__}, expected a dataclass or mapping")
+    # That of an earlier content does not count.
+    said.pop(SEAL, None)
+    return {**said, SEAL: digest(said)}
+
+
+def digest(content: Json) -> str:
+    """The SHA-256 of what json says, whatever its layout and the order of keys.
+
+    >>> digest({"a": 1, "b": [2.0]}) == digest({"b": [2.0], "a": 1})
+    True
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_regular(path: Path) -> None:
+    """ValueError for a folder, a pipe, which would be waited for without end, or another thing that is no file."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is no regular file; move it away and run again")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; ValueError for what is no file, or cannot be read, with the remedy."""
+    check_regular(path)
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, MemoryError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); make it readable, or delete it and run again") from error
+
+
 # `Any`, as `json.loads` returns; `reading.build` checks the types and makes a dataclass of it.
 def read_json(path: Path) -> dict[str, Any]:
     """Read a json object; ValueError when it is truncated or no object."""
+    return parse_json(read_bytes(path), path)
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The json object that bytes in UTF-8 say; ValueError when it is truncated or no object; path, for messages."""
     try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: truncated or not json ({error}); delete it and run again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: got {type(content).__name__}, expected an object; delete it and run again")
     return content
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays as npz, atomically."""
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    write_bytes(path, buffer.getvalue())
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read named arrays; ValueError when truncated or holding pickled objects, which are never loaded."""
-    import numpy as np
-
-    content = path.read_bytes()
-    try:
-        # A lone .npy would load too, as an array instead of a mapping.
-        if not content.startswith(ZIP_MAGIC):
-            raise ValueError("no zip archive")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"{path}: truncated or not an npz of plain arrays ({error}); delete it, run again") from error
+def unsealed(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What was `sealed`, of the object read from its file; ValueError when it was altered since."""
+    rest = {name: part for name, part in content.items() if name != SEAL}
+    if content.get(SEAL) != digest(rest):
+        raise ValueError(f"{path}: altered since it was written, its SHA-256 is another; delete it and run again")
+    return rest

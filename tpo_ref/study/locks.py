@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tpo_ref.study import files
 from tpo_ref.study.errors import InUse
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ def held(
 
     Args: path, what is worked on; what, its name in messages; remedy, what else to do than wait; waiting, called once
         with a message before waiting for a lock that another process has, None to refuse at once.
-    Raises: InUse naming the process that has the lock; OSError with the path where no lock can be written.
+    Raises: InUse naming the process that has the lock; OSError, ValueError with the path where no lock can be written.
     """
     lock, file = _lock(path), lock_file(path)
+    files.check_regular(file)
     if not _acquire(lock, file, blocking=False):
         message = f"{what}: {path} is in use by {_holder(file)}"
         if waiting is None:

@@ -88,8 +88,9 @@ class Experiment:
     `run` computes the arrays of one method, and imports on its first call what listing does not need; `score` is the
     curve whose area ranks the methods; `x` is the array of the horizontal axis, None for the step number; `results_of`
     is another experiment whose results this one reads; `extra` is the install extra it needs beyond the base, also the
-    name of its library; `devices` says whether it runs on others than the CPU; `claims` makes the claims when they are
-    judged, since that takes libraries which listing does not need; `statistics` are the columns of its table
+    name of its library; `devices` says whether it runs on others than the CPU; `resumes` whether a run saves its state
+    in the context's checkpoint and goes on from one; `claims` makes the claims when they are judged, since that takes
+    libraries which listing does not need; `statistics` are the columns of its table
     (`tables.COLUMNS`), and `published` what the paper has for them, by statistic and method, as text: it is shown, only
     claims are judged;
     `health` are the panels of a second figure, for the methods that have its arrays.
@@ -109,6 +110,7 @@ class Experiment:
     results_of: str | None = None
     extra: str | None = None
     devices: bool = False
+    resumes: bool = True
     aliases: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[str, ...] = ("auc", "final", "median")
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def _value(kind: object, value: object, place: str) -> object:
     if origin is tuple:
         return _tuple(parts, value, place)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {name: _value(parts[1], part, f"{place}: {name}") for name, part in _mapping(value, place).items()}
+        return {name: _value(parts[1], part, f"{place}: {name}") for name, part in mapping(value, place).items()}
     if kind is float:
         return _number(value, place)
     # A bool would pass for a whole number.
@@ -54,7 +54,7 @@ def _value(kind: object, value: object, place: str) -> object:
 
 
 def _dataclass(kind: type, value: object, place: str) -> object:
-    content, kinds = _mapping(value, place), typing.get_type_hints(kind)
+    content, kinds = mapping(value, place), typing.get_type_hints(kind)
     fields = dataclasses.fields(kind)
     names = {field.name for field in fields if not files.is_inline(field)}
     values: dict[str, object] = {}
@@ -73,7 +73,8 @@ def _dataclass(kind: type, value: object, place: str) -> object:
     return kind(**values)
 
 
-def _mapping(value: object, place: str) -> Mapping[str, object]:
+def mapping(value: object, place: str) -> Mapping[str, object]:
+    """A value that has to be an object of json; ValueError for another; place, as `build`."""
     if not isinstance(value, Mapping):
         raise _wrong(place, value, "an object")
     return value

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tpo_ref.study import files, reading, results
+from tpo_ref.study import files, reading, upgrade
 from tpo_ref.study.estimates import Estimate
-from tpo_ref.study.results import Machine, PlainKey, Provenance
+from tpo_ref.study.origins import Machine, Part, Provenance
+from tpo_ref.study.results import PlainKey
 
+# Raised whenever the meaning of an entry changes: older files are then refused instead of misread.
+FORMAT = 2
 # The statistics of every summary, whatever its table shows.
 ALWAYS = ("auc", "final", "median")
 
@@ -72,6 +75,8 @@ class RunRow:
     device: str
     seconds: float
     resumed: bool
+    # The parts before, of a run that was resumed by other code or on another machine.
+    earlier: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +147,8 @@ class RunIdentity:
     machine: Machine
     seconds: float
     resumed: bool
+    # The parts before, of a run that was resumed by other code or on another machine.
+    earlier: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ class ComparisonReport:
 
 
 def load_report(path: Path) -> ExperimentReport | SuiteReport:
-    """The stored report of an experiment or suite; ValueError when truncated or of another format."""
+    """The stored report of an experiment or suite; ValueError when truncated, altered or of another format."""
     content = _content(path)
     if "members" in content:
         return reading.build(SuiteReport, content, str(path))
@@ -182,12 +189,13 @@ def load_report(path: Path) -> ExperimentReport | SuiteReport:
 
 
 def load_comparison(path: Path) -> ComparisonReport:
-    """The stored report of a comparison; ValueError when truncated or of another format."""
+    """The stored report of a comparison; ValueError when truncated, altered or of another format."""
     return reading.build(ComparisonReport, _content(path), str(path))
 
 
 def _content(path: Path) -> Mapping[str, object]:
     content = files.read_json(path)
-    if content.get("format") != results.FORMAT:
-        raise ValueError(f"{path}: got format {content.get('format')}, expected {results.FORMAT}; make it again")
-    return content
+    if content.get("format") != FORMAT:
+        remedy = upgrade.remedy(content, "make it again")
+        raise ValueError(f"{path}: got format {content.get('format')}, expected {FORMAT}; {remedy}")
+    return files.unsealed(content, path)

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-import tpo_ref
-from tpo_ref.study import files, reading
-from tpo_ref.study.errors import DISTRIBUTION
+from tpo_ref.study import files, npz, reading, upgrade
+from tpo_ref.study.origins import Part, Provenance, joined
+from tpo_ref.study.origins import provenance as provenance
 from tpo_ref.study.protocol import Settings
 
-# Raised whenever the meaning of a stored array changes: older files are then refused instead of misread.
-FORMAT = 1
+# Raised whenever the meaning of a stored file changes: older ones are then refused instead of misread.
+FORMAT = 2
 DIGEST_LENGTH = 10
-GIT_SECONDS = 10
 # Fields whose absence makes a record incomplete: how the unit was made, and the identity of the result.
 ORIGIN_FIELDS = ("commit", "versions", "machine", "device", "seconds", "resumed")
 KEY_FIELDS = ("experiment", "method", "settings", "seeds", "device")
-# What every run computes with; an experiment names the others.
-BASE = ("numpy", "scipy", "numba")
 
 
 @dataclass(frozen=True)
@@ -67,36 +60,24 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The computer that a result was made on."""
-
-    system: str
-    machine: str
-    cores: int | None
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Versions, commit and machine."""
-
-    # By library.
-    versions: Mapping[str, str]
-    # With "+changes" where files were edited since; None outside a checkout.
-    commit: str | None
-    machine: Machine
-
-
-@dataclass(frozen=True)
 class Record:
     """What is stored beside the arrays of a unit: what they are, and how they were made."""
 
     format: int
     key: PlainKey = field(metadata=files.INLINE)
     arrays_sha256: str
-    # Wall time; of a run resumed from a checkpoint, that since it was resumed.
+    # Wall time, of all parts of a run that was resumed.
     seconds: float
     resumed: bool
+    # That of the last part.
     provenance: Provenance = field(metadata=files.INLINE)
+    # The parts before, of a run that was resumed by another commit, or with other versions or another machine.
+    earlier: tuple[Part, ...] = ()
+
+    @property
+    def origins(self) -> tuple[Provenance, ...]:
+        """How the parts were made, in their order."""
+        return (*(part.provenance for part in self.earlier), self.provenance)
 
 
 @dataclass(frozen=True)
@@ -118,21 +99,30 @@ def save(
     seconds: float,
     resumed: bool = False,
     origin: Provenance | None = None,
+    before: Sequence[Part] = (),
 ) -> Result:
     """Store a finished unit. The json is written last: if it exists, the npz is complete.
 
-    `seconds` is wall time; of a run resumed from a checkpoint, that since it was resumed. `origin` is what
-    `provenance()` was at its start, None for the present one: the files may have changed since they were loaded.
+    `seconds` is wall time of this process. `origin` is what `provenance()` was at its start, None for the present one:
+    the files may have changed since they were loaded. `before` are the parts of a resumed run that were made before.
     """
     base = key.path(out)
     arrays_path = base.with_suffix(".npz")
     # A record of older arrays must not stand beside the new ones, should the process die in between.
     files.remove(base.with_suffix(".json"))
-    files.write_arrays(arrays_path, arrays)
-    digest = _sha256(arrays_path)
-    record = Record(FORMAT, key.plain(), digest, round(seconds, 3), resumed, origin or provenance())
-    files.write_json(base.with_suffix(".json"), record)
+    npz.write(arrays_path, arrays)
+    *earlier, last = joined([*before, Part(origin or provenance(), seconds)])
+    total = round(sum(part.seconds for part in (*earlier, last)), 3)
+    digest = files.sha256(arrays_path)
+    record = Record(FORMAT, key.plain(), digest, total, resumed, last.provenance, tuple(earlier))
+    files.write_sealed(base.with_suffix(".json"), record)
     return Result(arrays, record)
+
+
+def check_place(out: Path, key: Key) -> None:
+    """ValueError where something that is no file lies in the place of a unit's files."""
+    for suffix in (".npz", ".json"):
+        files.check_regular(key.path(out).with_suffix(suffix))
 
 
 def forget(out: Path, key: Key) -> None:
@@ -165,57 +155,16 @@ def read(path: Path) -> Result:
     if content.get("format") != FORMAT:
         raise ValueError(
             f"{record_path}: got results of format {content.get('format')}, expected {FORMAT}; "
-            "move them away, or use another --out"
+            f"{upgrade.remedy(content, 'run again with --fresh')}, or use another --out"
         )
     foreign = [name for name in (*KEY_FIELDS, "arrays_sha256") if name not in content]
     if foreign:
         raise ValueError(f"{record_path}: is no result of one method (lacks {', '.join(foreign)}); name one of --out")
-    if not arrays_path.exists() or _sha256(arrays_path) != content["arrays_sha256"]:
+    content = files.unsealed(content, record_path)
+    # A pipe would be waited for without end.
+    if not arrays_path.is_file() or files.sha256(arrays_path) != content["arrays_sha256"]:
         raise ValueError(f"{arrays_path}: missing, truncated or altered since it was written; delete {record_path}")
     incomplete = [name for name in ORIGIN_FIELDS if name not in content]
     if incomplete:
         raise ValueError(f"{record_path}: lacks {', '.join(incomplete)}; delete it and run again")
-    return Result(files.read_arrays(arrays_path), reading.build(Record, content, str(record_path)))
-
-
-def provenance(libraries: tuple[str, ...] = ()) -> Provenance:
-    """Versions, commit and machine, as every result records them; libraries, those beyond the base install."""
-    versions = {"python": platform.python_version(), DISTRIBUTION: tpo_ref.__version__}
-    for name in (*BASE, *libraries):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return Provenance(versions, _commit(), Machine(platform.system(), platform.machine(), os.cpu_count()))
-
-
-def made_by_other_code(origin: Provenance, now: Provenance) -> bool:
-    """Whether a result comes from another commit, or other versions, than another one, or the present code."""
-    return (origin.commit, origin.versions) != (now.commit, now.versions)
-
-
-def _packages(root: Path) -> list[str]:
-    """The packages of a checkout: its folders that are one, tests and benchmarks aside."""
-    return sorted(path.parent.name for path in root.glob("*/py.typed"))
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this package runs from, "+changes" when it was edited; None outside one."""
-    root = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=GIT_SECONDS
-        ).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", str(Path(__file__).relative_to(root))):
-            return None
-        edited = git("status", "--porcelain", "--", *_packages(root))
-        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return Result(npz.read(arrays_path), reading.build(Record, content, str(record_path)))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tpo_ref import checks
-from tpo_ref.study import files
+from tpo_ref.study import files, locks, partial
 from tpo_ref.study import results as storage
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
+from tpo_ref.study.origins import Part, change, joined, provenance
 from tpo_ref.study.protocol import Arrays, Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
@@ -50,37 +52,66 @@ class Request:
         ]
 
 
-def ensure(request: Request, progress: MethodProgress = lambda method, count, total: None) -> dict[str, Result]:
+def ensure(
+    request: Request,
+    progress: MethodProgress = lambda method, count, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Result]:
     """Every requested unit, loaded where it is stored and computed where it is not.
 
-    Raises: MissingExtra without the extra the experiment needs; ValueError for a stored file that cannot be trusted.
+    Args: progress and say, called with how far a unit is, and with what a user should know.
+    Raises: MissingExtra without the extra the experiment needs; InUse where another process computes one of the units;
+        ValueError for a stored file that cannot be trusted.
     """
     keys = request.keys()
-    if request.fresh:
-        for key in keys:
-            storage.forget(request.out, key)
-            files.remove(_checkpoint(request.out, key))
-    units = {key.method: _load(request, key) for key in keys}
-    if not all(units.values()):
+    units = {key.method: None if request.fresh else _load(request, key) for key in keys}
+    missing = [key for key in keys if units[key.method] is None]
+    if missing:
         _check_runnable(request)
         # Check that the folder is writable before the computation starts.
         files.check_writable(request.out)
     results: dict[str, Result] = {}
-    for key in keys:
-        results[key.method] = units[key.method] or _compute(request, key, progress)
-        progress(key.method, 1, 1)
+    with ExitStack() as stack:
+        # All of them now, so that no unit is found in use after hours of work on another; given back one by one.
+        own = {key.method: stack.enter_context(ExitStack()) for key in missing}
+        for key in missing:
+            own[key.method].enter_context(locks.held(key.path(request.out), f"{request.experiment.id}/{key.method}"))
+        for key in missing:
+            if request.fresh:
+                storage.forget(request.out, key)
+                files.remove(_checkpoint(request.out, key))
+            # Another process may have finished it before the lock was ours.
+            units[key.method] = _load(request, key)
+            # Found now, and not when hours of work are to be stored.
+            storage.check_place(request.out, key)
+        for key in keys:
+            results[key.method] = units[key.method] or _compute(request, key, progress, say)
+            if key.method in own:
+                own[key.method].close()
+            progress(key.method, 1, 1)
     return results
 
 
-def _compute(request: Request, key: Key, progress: MethodProgress) -> Result:
-    checkpoint = _checkpoint(request.out, key)
-    resumed = checkpoint.exists()
-    origin, start = storage.provenance(request.experiment.libraries), time.perf_counter()
-    context = Context(request.device, checkpoint, lambda count, total: progress(key.method, count, total))
+def _compute(request: Request, key: Key, progress: MethodProgress, say: Callable[[str], None]) -> Result:
+    checkpoint = _checkpoint(request.out, key) if request.experiment.resumes else None
+    # A link that leads nowhere is no checkpoint, and whatever else is there the run judges.
+    resumed = checkpoint is not None and checkpoint.exists()
+    before = () if checkpoint is None else partial.parts(checkpoint)
+    origin, start = provenance(request.experiment.libraries), time.perf_counter()
+    changed = change(before[-1].provenance, origin) if before else ""
+    if changed:
+        say(f"{request.experiment.id}/{key.method}: begun by other code ({changed}); its record will name both")
+    context = Context(
+        request.device,
+        checkpoint,
+        lambda count, total: progress(key.method, count, total),
+        lambda: joined([*before, Part(origin, time.perf_counter() - start)]),
+    )
     arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
     _check_arrays(request.experiment, key, arrays)
-    result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin)
-    checkpoint.unlink(missing_ok=True)
+    result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin, before)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return result
 
 

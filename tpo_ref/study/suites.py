@@ -10,9 +10,9 @@ import numpy as np
 from tpo_ref import checks
 from tpo_ref.study import registry, tables
 from tpo_ref.study.claims import Verdict
+from tpo_ref.study.origins import provenance
 from tpo_ref.study.protocol import Arrays, Experiment, Results, Suite, resolve_methods
-from tpo_ref.study.reports import SuiteCell, SuiteReport, SuiteRow
-from tpo_ref.study.results import FORMAT, provenance
+from tpo_ref.study.reports import FORMAT, SuiteCell, SuiteReport, SuiteRow
 from tpo_ref.study.styles import style
 
 PERCENT = 100.0

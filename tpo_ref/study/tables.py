@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tpo_ref.study import estimates
 from tpo_ref.study.claims import Verdict
 from tpo_ref.study.estimates import Estimate
+from tpo_ref.study.origins import provenance
 from tpo_ref.study.protocol import Experiment, Results
-from tpo_ref.study.reports import ALWAYS, ClaimRow, ExperimentReport, IntervalEstimate, MethodRow, RunRow
-from tpo_ref.study.results import FORMAT, Record, StoredResults, provenance
+from tpo_ref.study.reports import ALWAYS, FORMAT, ClaimRow, ExperimentReport, IntervalEstimate, MethodRow, RunRow
+from tpo_ref.study.results import Record, StoredResults
 from tpo_ref.study.styles import style
 
 DIGITS = 3
@@ -146,7 +147,8 @@ def report(experiment: Experiment, scale: str, units: StoredResults, verdicts: S
 
 def _run_row(record: Record) -> RunRow:
     origin = record.provenance
-    return RunRow(origin.commit, origin.versions, origin.machine, record.key.device, record.seconds, record.resumed)
+    made = (origin.commit, origin.versions, origin.machine)
+    return RunRow(*made, record.key.device, record.seconds, record.resumed, record.earlier)
 
 
 def method_table(rows: Sequence[MethodRow], statistics: Sequence[str] = ALWAYS) -> list[list[str]]:

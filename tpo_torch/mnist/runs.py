@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,13 @@ def run(
     Every update: B images with replacement, a ~ π(·|x), r = 1{a = y}, b = Σ π², one Adam step on the mean loss.
 
     Args: method, one of `methods.RULES` or an alias; seeds, distinct and non-negative; context, with a checkpoint
-        written every 1,000 updates, from which a run started again continues bit for bit, and progress at each
-        evaluation.
+        written every 1,000 updates and at an interruption, from which a run started again continues bit for bit, and
+        progress at each evaluation.
     Returns: update (E,), true updates from 0; test_error (S, E), greedy, share of all test images; train_reward
         (S, E), mean over the updates since the evaluation before, NaN at 0; mechanism_gain, mechanism_count (S, 4),
         see `mechanism.measure`, NaN and 0 where it was left out; mechanism_concentration (4,), its bins' centres.
-    Raises: ValueError, TypeError for an unknown method, bad seeds, settings or data, or a checkpoint of another run.
+    Raises: ValueError, TypeError for an unknown method, bad seeds, settings or data, or a checkpoint that is
+        damaged, or of another run.
     """
     state, checkpoint = MnistTraining(method, settings, seeds, data, context.device), context.checkpoint
     if checkpoint is not None and checkpoint.exists():
@@ -69,17 +70,17 @@ def run(
     else:
         state.evaluate()
     last_save = state.update
-    while True:
-        context.progress(state.update, settings.updates)
-        if state.update == settings.updates:
-            return state.curves
-        state.train(settings.eval_every)
-        state.evaluate()
-        if checkpoint is not None and (
-            state.update - last_save >= CHECKPOINT_EVERY or state.update == settings.updates
-        ):
-            state.save(checkpoint)
-            last_save = state.update
+    with checkpoints.Saver(context, {} if checkpoint is None else state.identity()) as saver:
+        while True:
+            context.progress(state.update, settings.updates)
+            if state.update == settings.updates:
+                return state.curves
+            state.train(settings.eval_every)
+            state.evaluate()
+            saver.keep([state.stack()], state.progress())
+            if state.update - last_save >= CHECKPOINT_EVERY or state.update == settings.updates:
+                saver.write()
+                last_save = state.update
 
 
 class MnistTraining:
@@ -92,7 +93,7 @@ class MnistTraining:
         count = settings.train_images or len(data.train_images)
         self.images, self.labels = self._put(data.train_images[:count]), self._put(data.train_labels[:count]).long()
         self.test_images, self.test_labels = self._put(data.test_images), self._put(data.test_labels).long()
-        self.data = [zlib.crc32(x.tobytes()) for x in dataclasses.astuple(data)]
+        self.source = data
         # On the CPU whatever the device, so that a seed means the same draws everywhere.
         self.generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self.net = PolicyMLP(self.generators, (data.pixels, settings.hidden, settings.hidden, CLASSES)).to(self.device)
@@ -141,19 +142,31 @@ class MnistTraining:
             parts.append(self.net(x.expand(len(self.seeds), *x.shape)))
         return torch.cat(parts, 1)
 
-    def save(self, path: Path) -> None:
-        """Write everything that `load` needs to continue bit for bit."""
-        curves = self.curves | {"done": np.array(self.update)}
-        checkpoints.save(path, self._identity(), [self._stack()], curves)
-
     def load(self, path: Path) -> None:
-        """Continue where `save` was called."""
-        curves = checkpoints.load(path, self._identity(), [self._stack()])
-        self.update = int(curves.pop("done"))
-        self.curves = curves
+        """Continue where a run of the same identity saved its `stack` and `progress`; ValueError for another file."""
+        curves = checkpoints.load(path, self.identity(), [self.stack()])
+        checkpoints.same(path, curves, self.progress())
+        update, every = int(curves.pop("done")), self.settings.eval_every
+        if not 0 < update <= self.settings.updates or update % every:
+            raise ValueError(f"{path}: is at update {update}, expected a multiple of {every}; delete it and run again")
+        self.update, self.curves = update, curves
 
-    def _stack(self) -> checkpoints.Stack:
+    def stack(self) -> checkpoints.Stack:
+        """The networks, Adam and the generators."""
         return checkpoints.Stack(self.net, self.optimizer, self.generators)
+
+    def progress(self) -> Arrays:
+        """The curves so far, and how far that is."""
+        return self.curves | {"done": np.array(self.update)}
+
+    def identity(self) -> dict[str, object]:
+        """What a checkpoint has to share with this run: options, data and code."""
+        digest = hashlib.sha256()
+        for x in dataclasses.astuple(self.source):
+            digest.update(f"{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+        return checkpoints.identity(
+            __name__, self.method, self.settings, self.seeds, self.device, data=digest.hexdigest()
+        )
 
     def _draws(self, updates: int) -> tuple[Tensor, Tensor]:
         """Indices and uniforms (updates, S, B) of a block, each seed's from its own generator."""
@@ -167,11 +180,6 @@ class MnistTraining:
 
     def _put(self, x: NDArray[np.uint8]) -> Tensor:
         return torch.tensor(x, device=self.device)
-
-    def _identity(self) -> dict[str, Any]:
-        settings = dataclasses.asdict(self.settings)
-        here = {"method": self.method, "seeds": self.seeds, "data": self.data, "device": self.device.type}
-        return {"experiment": "mnist", **here, **settings}
 
 
 def _empty_curves(settings: MnistSettings, seeds: int) -> dict[str, NDArray[Any]]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tpo_ref.study import partial
 from tpo_ref.study.context import Context
 from tpo_ref.study.estimates import STOP_COUNT
 from tpo_ref.study.protocol import Arrays
-from tpo_ref.study.results import provenance
-from tpo_torch.reversal.engine.training import ReversalTraining
+from tpo_torch.reversal.engine.training import METRICS, ReversalTraining
 from tpo_torch.reversal.methods import own_name
 from tpo_torch.reversal.settings import ReversalSettings
 from tpo_torch.shared import checkpoint as checkpoints
@@ -47,11 +47,11 @@ def run(
     loss. On the CPU each seed has its own merged rollout, and seeds share the cores; on an accelerator all are one.
 
     Args: method, one of `methods.METHODS` or an alias; seeds, distinct and non-negative; context, with
-        a checkpoint written about every half minute, from which a run started again on the same commit continues bit
-        for bit, and progress after each block of episodes.
+        a checkpoint written about every half minute and at an interruption, from which a run started again with the
+        same code continues bit for bit, and progress after each block of episodes.
     Returns: curves (S, episodes) of `engine.training.METRICS`, those the method has; NaN after a run has stopped.
     Raises: ValueError, TypeError for an unknown method, bad seeds or settings, the terminal reward with a token-level
-        method, or a checkpoint of another run.
+        method, or a checkpoint that is damaged, or of another run.
     """
     where, checkpoint = usable(context.device), context.checkpoint
     if not isinstance(settings, ReversalSettings):
@@ -59,12 +59,13 @@ def run(
     own = distinct(seeds)
     groups = [(seed,) for seed in own] if where.type == "cpu" else [own]
     stacks = [ReversalTraining(method, settings, group, where) for group in groups]
-    identity = {} if checkpoint is None else _identity(method, settings, own, where)
+    identity = {} if checkpoint is None else checkpoints.identity(__name__, own_name(method), settings, own, where)
     curves: Arrays = {}
     if checkpoint is not None and checkpoint.exists():
         curves = checkpoints.load(checkpoint, identity, [stack.state() for stack in stacks])
+        _check_curves(checkpoint, curves, len(own), settings.episodes)
     last_save, block = time.monotonic(), 1
-    with _shared_cores(len(stacks)) as each:
+    with checkpoints.Saver(context, identity) as saver, _shared_cores(len(stacks)) as each:
         while True:
             episode = next(iter(curves.values())).shape[1] if curves else 0
             stop = _stop(curves, settings)
@@ -75,22 +76,21 @@ def run(
             blocks = each(lambda stack, count=count: stack.train(count), stacks)
             new = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
             curves = {name: np.concatenate([curves[name], new[name]], 1) if curves else new[name] for name in new}
+            saver.keep([stack.state() for stack in stacks], curves)
             block = max(1, min(BLOCK, int(count * BLOCK_SECONDS / max(time.monotonic() - start, CLOCK))))
-            if checkpoint is not None and time.monotonic() - last_save > CHECKPOINT_SECONDS:
-                checkpoints.save(checkpoint, identity, [stack.state() for stack in stacks], curves)
+            if time.monotonic() - last_save > CHECKPOINT_SECONDS:
+                saver.write()
                 last_save = time.monotonic()
 
 
-def _identity(method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> dict[str, Any]:
-    """Return what a checkpoint has to share with the run that goes on from it, the code included."""
-    return {
-        "method": own_name(method),
-        "settings": dataclasses.asdict(settings),
-        "seeds": list(seeds),
-        "device": device.type,
-        "torch": torch.__version__,
-        "commit": provenance().commit,
-    }
+def _check_curves(path: Path, curves: Arrays, seeds: int, episodes: int) -> None:
+    """ValueError unless the curves of a checkpoint are those of one run until one of its episodes."""
+    shapes = {curve.shape for curve in curves.values()}
+    if "error" not in curves or not all(name in METRICS for name in curves) or len(shapes) > 1:
+        raise ValueError(f"{path}: has curves {', '.join(curves)} of shapes {shapes}; {partial.REMEDY}")
+    (shape,) = shapes
+    if len(shape) != 2 or shape[0] != seeds or not 0 < shape[1] <= episodes:
+        raise ValueError(f"{path}: has curves of {shape}, expected {seeds} by 1 to {episodes}; {partial.REMEDY}")
 
 
 @contextmanager

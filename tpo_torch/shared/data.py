@@ -33,7 +33,7 @@ WORD_BYTES = 4
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file: its name without .gz, the digest of its uncompressed bytes, and for IDX files the number of axes."""
+    """A file: its name without .gz, the SHA-256 of its uncompressed bytes, and for IDX files the number of axes."""
 
     name: str
     digest: str
@@ -42,7 +42,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Collection:
-    """Files that belong together: what they are called, their folder, what mirrors append to names, the digest's name.
+    """Files that belong together: what they are called, their folder, what mirrors append to names.
 
     Mirrors are tried in their order.
     """
@@ -50,23 +50,22 @@ class Collection:
     title: str
     folder: str
     suffix: str
-    algorithm: str
     mirrors: tuple[str, ...]
     files: tuple[DataFile, ...]
 
 
 MNIST = Collection(
-    *("the four MNIST files", "mnist", ".gz", "md5"),
+    *("the four MNIST files", "mnist", ".gz"),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     files=(
-        DataFile("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb", 3),
-        DataFile("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624", 1),
-        DataFile("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea", 3),
-        DataFile("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637", 1),
+        DataFile("train-images-idx3-ubyte", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 3),
+        DataFile("train-labels-idx1-ubyte", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 1),
+        DataFile("t10k-images-idx3-ubyte", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 3),
+        DataFile("t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 1),
     ),
 )
 GSM8K = Collection(
-    *("the two GSM8K files", "gsm8k", "", "sha256"),
+    *("the two GSM8K files", "gsm8k", ""),
     mirrors=(
         "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/",
         "https://github.com/openai/grade-school-math/raw/master/grade_school_math/data/",
@@ -181,14 +180,14 @@ def _from_folder(collection: Collection, file: DataFile, folder: Path) -> bytes:
     path = _find(file, folder)
     if path is None:
         raise DataError(f"{folder}: found no {file.name}(.gz); put {collection.title} there")
-    return _verified(collection, file, _read(path), str(path), "replace it with a fresh copy")
+    return _verified(file, _read(path), str(path), "replace it with a fresh copy")
 
 
 def _from_cache(collection: Collection, file: DataFile) -> bytes:
     folder = cache_folder(collection.folder)
     path = _find(file, folder)
     if path is not None:
-        return _verified(collection, file, _read(path), str(path), "delete it and run again to download it afresh")
+        return _verified(file, _read(path), str(path), "delete it and run again to download it afresh")
     packed, raw = _download(collection, file)
     try:
         files.write_bytes(folder / f"{file.name}{collection.suffix}", packed)
@@ -217,7 +216,7 @@ def _download(collection: Collection, file: DataFile) -> tuple[bytes, bytes]:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
                 packed: bytes = response.read()
-            return packed, _verified(collection, file, packed, url, "another mirror is asked")
+            return packed, _verified(file, packed, url, "another mirror is asked")
         except (urllib.error.URLError, http.client.HTTPException, OSError, DataError) as error:
             failures.append(f"{url}: {error}")
     variable = os.environ.get(FOLDER_VARIABLE, "not set")
@@ -230,7 +229,7 @@ def _download(collection: Collection, file: DataFile) -> tuple[bytes, bytes]:
     )
 
 
-def _verified(collection: Collection, file: DataFile, data: bytes, source: str, remedy: str) -> bytes:
+def _verified(file: DataFile, data: bytes, source: str, remedy: str) -> bytes:
     """The uncompressed bytes, once their checksum is right: compressed bytes differ between mirrors."""
     raw = data
     # Judged by the two bytes that open every gzip file, so that a wrong ending of the name does no harm.
@@ -239,10 +238,9 @@ def _verified(collection: Collection, file: DataFile, data: bytes, source: str, 
             raw = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise DataError(f"{source}: truncated or damaged gzip ({error}); {remedy}") from error
-    name = collection.algorithm
-    digest = hashlib.new(name, raw, usedforsecurity=False).hexdigest()
+    digest = hashlib.sha256(raw).hexdigest()
     if digest != file.digest:
-        raise DataError(f"{source}: got {name} {digest} of the uncompressed bytes, expected {file.digest}; {remedy}")
+        raise DataError(f"{source}: got SHA-256 {digest} of the uncompressed bytes, expected {file.digest}; {remedy}")
     return raw
 
 

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tpo_ref.study import claims, registry, results, suites, tables
+from tpo_ref.study import claims, registry, suites, tables
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.cli import show
+from tpo_ref.study.origins import made_by_other_code, provenance
 from tpo_ref.study.protocol import Arrays, Experiment, Suite
 from tpo_ref.study.reports import ExperimentReport, SuiteReport
 from tpo_ref.study.results import Result, StoredResults
@@ -58,16 +59,21 @@ def units(request: Request) -> dict[str, Result]:
     Warns on standard error where another commit or version made it.
     """
     with show.progress(request.experiment.id) as advance:
-        stored = ensure(request, advance)
-    now = results.provenance(request.experiment.libraries)
-    older = sorted(m for m, unit in stored.items() if results.made_by_other_code(unit.record.provenance, now))
+        stored = ensure(request, advance, _say)
+    now = provenance(request.experiment.libraries)
+    older = sorted(
+        m for m, unit in stored.items() if any(made_by_other_code(origin, now) for origin in unit.record.origins)
+    )
     if older:
-        print(
-            f"tpo: {request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "
-            "versions; `tpo run --fresh` makes them again",
-            file=sys.stderr,
+        _say(
+            f"{request.experiment.id}: stored results of {', '.join(older)} come from another commit or other "
+            "versions; `tpo run --fresh` makes them again"
         )
     return stored
+
+
+def _say(text: str) -> None:
+    print(f"tpo: {text}", file=sys.stderr)
 
 
 def report(request: Request, units: StoredResults) -> ExperimentReport:

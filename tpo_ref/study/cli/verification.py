@@ -57,7 +57,7 @@ def _judge(request: Request, results: StoredResults, options: Options, folder: P
     judgement = report(request, results)
     if folder is not None:
         name = pictures.file_name(request.experiment.id, *pictures.limits(request))
-        files.write_json(folder / f"{name}.json", judgement)
+        files.write_sealed(folder / f"{name}.json", judgement)
         pictures.draw(request, results, folder)
         if pictures.has_health(request, results):
             pictures.draw_health(request, results, folder)
@@ -71,7 +71,7 @@ def _judge_suite(
 ) -> SuiteReport:
     judgement = suite_report(suite, options.scale, results)
     if folder is not None:
-        files.write_json(folder / f"{pictures.file_name(suite.id, *options.limits)}.json", judgement)
+        files.write_sealed(folder / f"{pictures.file_name(suite.id, *options.limits)}.json", judgement)
         pictures.draw_suite(suite, selection, results, folder)
     if not options.as_json:
         display.print_suite(judgement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from helpers import tiny_llm as tiny
 
-from tpo_ref.study import locks
+from tpo_ref.study import locks, origins
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.errors import InUse
 from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, origin
@@ -78,7 +79,7 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_left_alone(
     def late(path: Path, *args: Any, **kwargs: Any) -> Any:
         record = folder_of(out)
         if path == record.path:
-            record.finish(*finished, {})
+            record.finish(*finished, {}, 1.0)
         return real(path, *args, **kwargs)
 
     from tpo_torch.llm.program.settings import reading
@@ -148,6 +149,44 @@ def test_other_code_is_refused_unless_asked_for(
     assert content(out) == before
     assert cli.run([*MICRO, "--out", str(out), "--resume", "--other-code"]) == 0
     assert "checkpoint-2: was made by other code (code of tpo_torch.tpo; trl" in capsys.readouterr().err
+
+
+def test_every_part_of_a_run_is_recorded_and_another_commit_is_said(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(out)
+    (first,) = folder.parts()
+    other = replace(first.provenance, commit="0123456789abcdef", versions={**first.provenance.versions, "trl": "9.9"})
+    monkeypatch.setattr(origins, "provenance", lambda libraries: other)
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 0
+    assert f"goes on by other code or versions than before: {origins.change(first.provenance, other)}" in (
+        capsys.readouterr().out
+    )
+    before, after = folder.parts()
+    assert (before.provenance, after.provenance) == (first.provenance, other)
+    assert before.seconds > 0 < after.seconds
+    outcome = folder.read()["outcome"]
+    assert outcome["resumed"] is True
+    assert outcome["seconds"] == pytest.approx(before.seconds + after.seconds)
+
+
+@pytest.mark.parametrize("entry", ["state", "settings", "layout", "outcome", "parts"])
+def test_an_edited_record_is_refused_by_every_command(
+    entry: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(out)
+    content = json.loads(folder.record.read_text(encoding="utf-8"))
+    match content[entry]:
+        case dict() as section:
+            section["seconds"] = 3
+        case list() as parts:
+            parts[0]["seconds"] = 3
+        case _:
+            content[entry] = "finished"
+    folder.record.write_text(json.dumps(content), encoding="utf-8")
+    for words in (["eval", str(folder.path)], ["figure", str(folder.path)], [*MICRO, "--out", str(out), "--resume"]):
+        assert cli.run(words) == 2
+        assert f"{folder.record}: altered since it was written" in capsys.readouterr().err
 
 
 def test_what_is_passed_over_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from helpers import tiny_llm
 
+from tpo_ref.study import files
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.cli.main import INTERRUPTED
 from tpo_torch.llm.fields import COMPUTED, class_fields
 from tpo_torch.llm.program import plan
+from tpo_torch.llm.program.record import FORMAT
 from tpo_torch.llm.program.settings import reading, upstream
 from tpo_torch.llm.program.settings.sections import RunSettings
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, LORA_CONFIG, TPO_CONFIG, Configuration
@@ -104,7 +106,7 @@ PARSED = [(["--help"], "CONFIG", 0), (["tiny", "--method", "ppo"], "ppo", 2), ([
 
 def folder_of_run(path: Path, settings: dict[str, Any]) -> None:
     path.mkdir(parents=True)
-    (path / "run.json").write_text(json.dumps({"format": 1, "state": "running", "settings": settings}))
+    files.write_sealed(path / "run.json", {"format": FORMAT, "state": "running", "settings": settings})
     (path / "metrics.jsonl").write_text("")
 
 
@@ -242,6 +244,6 @@ def test_only_the_first_process_reports_an_interruption(
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(plan, "prepare", interrupted)
+    monkeypatch.setattr(plan, "check", interrupted)
     assert cli.run(["train", "tiny"]) == INTERRUPTED
     assert capsys.readouterr().err.count("--resume goes on from the last checkpoint\n") == lines

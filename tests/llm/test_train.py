@@ -16,12 +16,13 @@ from helpers.processes import without
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tpo_ref.study import files
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.styles import STYLES
 from tpo_torch.llm import tasks
 from tpo_torch.llm.program import callbacks, catalogue, curves, figures, pretrained, tiny
 from tpo_torch.llm.program.figures import smoothed
-from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.program.record import FORMAT, Folder
 from tpo_torch.llm.program.settings import reading
 from tpo_torch.llm.program.settings.sections import TinySettings
 
@@ -63,7 +64,7 @@ def test_both_methods_train_from_one_model_and_are_drawn_and_evaluated(
         record = folder.read()
         assert record["state"] == "finished"
         assert record["settings"]["method"] == method
-        assert {"trl", "transformers", "torch"} <= set(record["versions"])
+        assert {"trl", "transformers", "torch"} <= set(record["parts"][-1]["versions"])
         history = folder.history()
         at = {entry["step"] for entry in history if "eval/accuracy" in entry}
         assert at == {0, 2, 3}
@@ -285,7 +286,7 @@ def test_checkpoints_of_another_run_are_not_taken_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [{}, {"settings": 3, "state": "running"}, {"settings": {"name": "x"}}])
 def test_a_record_without_settings_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"format": 1, **content}))
+    files.write_sealed(tmp_path / "run.json", {"format": FORMAT, **content})
     with pytest.raises(ValueError, match="got no settings of a run"):
         Folder(tmp_path).read()
 
@@ -377,9 +378,8 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
         if anchor:
             settings["tpo"] = {"anchor": anchor}
         place = tmp_path / method
-        record = {"format": 1, "state": "running", "settings": settings}
         place.mkdir()
-        (place / "run.json").write_text(json.dumps(record))
+        files.write_sealed(place / "run.json", {"format": FORMAT, "state": "running", "settings": settings})
         Folder(place).log(
             [{"step": i, "reward": 0.1 * i, "eval/accuracy": 0.2, "eval/accuracy_se": 0.1} for i in range(4)]
         )
@@ -396,7 +396,7 @@ def test_runs_of_a_figure_keep_their_methods_look(monkeypatch: pytest.MonkeyPatc
 def run_of(folder: Path, seed: int, rewards: list[float]) -> Path:
     settings = reading.load("tiny", method="tpo", seed=seed).plain()
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"format": 1, "state": "finished", "settings": settings}))
+    files.write_sealed(folder / "run.json", {"format": FORMAT, "state": "finished", "settings": settings})
     Folder(folder).log([{"step": i, "reward": r, "eval/accuracy": r / 2} for i, r in enumerate(rewards)])
     return folder
 

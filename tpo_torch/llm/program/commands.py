@@ -65,12 +65,12 @@ def train(
 ) -> int:
     """Train a language model with TPO, or GRPO beside it, into OUT/llm/NAME-METHOD."""
     check_installed()
-    from tpo_torch.llm.program.plan import prepare
+    from tpo_torch.llm.program.plan import check
     from tpo_torch.llm.program.settings.reading import load
 
     try:
         settings = load(config, overrides, method, seed, trust_code)
-        plan = prepare(settings, out, resume, fresh)
+        plan = check(settings, out, resume, fresh)
         if settings.changes and is_first_process():
             print(f"{config}, for {settings.method}:", *settings.changes, sep="\n  ")
         if not plan.finished:

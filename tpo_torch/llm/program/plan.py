@@ -60,7 +60,7 @@ class Plan:
             return dataclasses.replace(self, finished=finished)
         found = checkpoints.newest(self.folder.checkpoints)
         if found.path is None:
-            said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint; the run begins again"]
+            said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint yet; the run begins again"]
             return dataclasses.replace(self, said=tuple(said))
         differences = "; ".join(checkpoints.other_code(found.path))
         if differences and not other_code:
@@ -71,8 +71,15 @@ class Plan:
         return dataclasses.replace(self, checkpoint=found.path, said=found.passed_over)
 
 
-def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False) -> Plan:
-    """The plan of a run, on every process of a launch the same; reads files, writes none.
+def prepare(
+    settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False, other_code: bool = False
+) -> Plan:
+    """The plan of a run and the checkpoint that it goes on from; raises as `check` and `Plan.going_on`."""
+    return check(settings, out, resume, fresh).going_on(other_code)
+
+
+def check(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False) -> Plan:
+    """The plan of a run, on every process of a launch the same; reads files, writes none, looks at no checkpoint.
 
     Raises: ValueError, TypeError for settings that do not fit together, or an unfinished or other run in the folder,
         with the remedy, or resume with fresh, or without a run; Unavailable for a model or tracker that is not here.

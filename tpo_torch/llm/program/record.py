@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpo_ref.study import files, results
-from tpo_torch.llm import LIBRARIES
+from tpo_ref.study import files, origins, reading
+from tpo_ref.study.origins import Part
+from tpo_torch.llm import LIBRARIES, checkpoints
 from tpo_torch.llm.program.places import RECORD
 from tpo_torch.llm.program.settings.sections import RunSettings
 
-FORMAT = 1
+FORMAT = 2
 RUNNING, FINISHED = "running", "finished"
 NEEDED = ("name", "model", "task", "method")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run, as its record has them."""
+
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Folder:
 
     @property
     def record(self) -> Path:
-        """Settings as used, versions, commit, layout, and whether the run is finished."""
+        """Settings as used, layout, outcome, and by which code and versions each part of the run was made."""
         return self.path / RECORD
 
     @property
@@ -54,12 +63,13 @@ class Folder:
         return self.path / "samples"
 
     def read(self) -> dict[str, Any]:
-        """The record; ValueError for a folder that holds no run, one of a later format, or one without settings."""
+        """The record; ValueError for a folder without a run, another format, an altered one, or no settings in it."""
         if not self.record.exists():
             raise ValueError(f"{self.path}: got no folder of a run (it has no {RECORD}); `tpo train` makes one")
         record = files.read_json(self.record)
         if record.get("format") != FORMAT:
-            raise ValueError(f"{self.record}: got format {record.get('format')!r}, expected {FORMAT}")
+            raise ValueError(f"{self.record}: got format {record.get('format')!r}, expected {FORMAT}; run it again")
+        record = files.unsealed(record, self.record)
         settings = record.get("settings")
         if not isinstance(settings, Mapping) or any(name not in settings for name in NEEDED) or "state" not in record:
             raise ValueError(f"{self.record}: got no settings of a run, or no state; delete the folder and run again")
@@ -103,16 +113,33 @@ class Folder:
             )
         return True
 
-    def begin(self, settings: RunSettings, layout: str, fresh: bool) -> None:
-        """Make the folder and its record; with `fresh`, without what was there."""
+    def begin(self, settings: RunSettings, layout: str, fresh: bool, checkpoint: Path | None = None) -> str:
+        """Make the folder and its record; with `fresh`, without what was there.
+
+        Args: checkpoint, which the run goes on from: the parts before it stay in the record, up to there.
+        Returns: in what code the part before differs from this one, in words; empty where it does not.
+        """
         if fresh:
             # A folder without a record may belong to another program; leave its files.
             files.remove_folder(self.path if self.record.exists() else self.checkpoints)
-        self._write(settings, layout, RUNNING, {})
+        earlier = [] if checkpoint is None else self.parts()
+        if checkpoint is not None and earlier:
+            before = sum(part.seconds for part in earlier[:-1])
+            earlier[-1] = dataclasses.replace(earlier[-1], seconds=max(checkpoints.seconds(checkpoint) - before, 0.0))
+        here = Part(origins.provenance(("torch", *LIBRARIES.values())), 0.0)
+        self._write(settings, layout, RUNNING, {}, [*earlier, here])
+        return origins.change(earlier[-1].provenance, here.provenance) if earlier else ""
 
-    def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any]) -> None:
-        """Mark the run as finished, with its final figures."""
-        self._write(settings, layout, FINISHED, outcome)
+    def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any], seconds: float) -> None:
+        """Mark the run as finished, with its final figures; seconds, that its last part took."""
+        parts = self.parts()
+        parts[-1] = dataclasses.replace(parts[-1], seconds=seconds)
+        total = {"seconds": sum(part.seconds for part in parts), "resumed": len(parts) > 1}
+        self._write(settings, layout, FINISHED, {**outcome, **total}, parts)
+
+    def parts(self) -> list[Part]:
+        """How the run was made, a part for every time that it was begun or gone on with."""
+        return list(reading.build(Parts, self.read(), str(self.record)).parts)
 
     def log(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Write the whole log anew, so that a resumed run has no line twice; non-finite numbers become null."""
@@ -133,10 +160,11 @@ class Folder:
     def _has_checkpoints(self) -> bool:
         return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
-    def _write(self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any]) -> None:
+    def _write(
+        self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any], parts: Sequence[Part]
+    ) -> None:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
-        provenance = results.provenance(("torch", *LIBRARIES.values()))
-        files.write_json(self.record, {**content, "outcome": outcome, **vars(provenance)})
+        files.write_sealed(self.record, {**content, "outcome": outcome, "parts": parts})
 
 
 def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:

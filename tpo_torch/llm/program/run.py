@@ -52,7 +52,9 @@ def train(plan: Plan, display: Display) -> None:
         arguments, task = ingredients(plan)
         state.wait_for_everyone()
         if state.is_main_process:
-            folder.begin(settings, layout(settings, arguments), plan.fresh)
+            change = folder.begin(settings, layout(settings, arguments), plan.fresh, plan.checkpoint)
+            if change:
+                display.say(f"{folder.path}: goes on by other code or versions than before: {change}")
         with state.main_process_first():
             place = plan.model or str(tiny.ensure(settings, task, plan.out, display))
         _run(plan, place, arguments, task, display)
@@ -184,8 +186,8 @@ def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Disp
             manifest.replace(half, folder.model)
     if trainer.accelerator.is_main_process:
         last = {} if evaluation.last is None else evaluation.last.logged()
-        outcome = {**last, "steps": trainer.state.global_step, "seconds": time.perf_counter() - start}
-        folder.finish(settings, layout(settings, arguments), outcome)
+        outcome = {**last, "steps": trainer.state.global_step}
+        folder.finish(settings, layout(settings, arguments), outcome, time.perf_counter() - start)
     display.say(
         f"{folder.path}: finished; `tpo figure {folder.path}` draws it, `tpo eval {folder.path}` evaluates it again"
     )

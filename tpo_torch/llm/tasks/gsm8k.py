@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _rows(problems: Sequence[Row], instruction: str, system: str | None) -> list
     return [
         {
             "prompt": messages(row["question"], instruction, system),
-            "answer": hashed(row["answer"]),
+            "answer": row["answer"].rpartition("####")[2].strip().replace(",", ""),
             "rationale": row["answer"],
         }
         for row in problems
@@ -88,4 +89,8 @@ def _right(completions: Sequence[Any], columns: dict[str, Any], strict: bool) ->
     pairs = zip(completions, answers, strict=True)
     if strict:
         return [hashed(text_of(completion)) == answer for completion, answer in pairs]
-    return [last_number(text_of(completion)) == number(answer) for completion, answer in pairs]
+    return [_same(last_number(text_of(completion)), number(answer)) for completion, answer in pairs]
+
+
+def _same(found: Decimal | None, right: Decimal | None) -> bool:
+    return right is not None and found == right

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tpo_ref import checks
 from tpo_ref.study import claims, registry, results, suites, tables
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.cli import show
@@ -34,21 +35,24 @@ class Selection:
 def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
     """The selection for these names, everything registered where no name is given.
 
-    Raises: ValueError for a name or method that does not exist.
+    Raises: ValueError for a name, method, scale or device that does not exist, or a number of seeds out of range.
     """
     parts, chosen_suites = suites.expand(ids, choices.methods)
     requests = tuple(
         Request(part.experiment, choices.scale, part.methods, choices.seeds, choices.device, choices.out, fresh)
         for part in parts
     )
+    for request in requests:
+        # Before the first of them runs.
+        request.keys()
     return Selection(requests, tuple(chosen_suites), choices)
 
 
 def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
     """As `select`, but ValueError where no name is given."""
     if not ids:
-        options = ", ".join((*registry.EXPERIMENTS, *registry.SUITES))
-        raise ValueError(f"ids: got none, expected at least one of {options}")
+        options = ", ".join((*registry.SUITES, *registry.EXPERIMENTS)[: checks.SOME])
+        raise ValueError(f"ids: got none, expected at least one of {options}, …; `tpo list` shows all")
     return select(ids, choices, fresh)
 
 

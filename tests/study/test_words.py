@@ -60,7 +60,7 @@ MISTAKES = [
     (["compare", "toy/tpo", "toy/pg", "--out", "file"], "out: got 'file'"),
     (["run", "tyo"], "did you mean 'toy'"),
     (["run", "dir"], "experiment or suite: got 'dir'"),
-    (["run", LONG], "with a name of 300 bytes"),
+    (["run", LONG], "ID: got 'nnn"),
     (["run", "to\0y"], "which has a null byte"),
     (["figure", "dir"], "figure: got the folder 'dir', which holds no run"),
     (["figure", f"/x/{LONG}"], "with a name of 300 bytes"),
@@ -71,6 +71,7 @@ MISTAKES = [
     (["compare", "toy/tpo", "toy/pg", "--scale", "smoke", "--seeds", "0"], "seeds: got 0"),
     (["compare", "toy/tpo", LONG], "RUN: got 'nnn"),
     (["run", "toy", "other", "--scale", "smoke"], "scale of other: got 'smoke'"),
+    (["verify", "cheked"], "experiment, suite or check: got 'cheked', did you mean 'checked'"),
     (["verify", "checked", "--seeds", "3"], "checked: got options of experiments, but it is none"),
     (["verify", "checked", "--save", "dir"], "checked: got options of experiments"),
 ]

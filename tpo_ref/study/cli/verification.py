@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tpo_ref.checks import unknown
 from tpo_ref.study import claims, files, registry
 from tpo_ref.study.cli import display, pictures, show
 from tpo_ref.study.cli.exits import CLAIM_FAILED
@@ -22,6 +23,10 @@ def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     """Judge and print every claim, save the reports where a folder is given; CLAIM_FAILED when one fails."""
     if any(name in registry.CHECKS for name in ids):
         return _check(ids, options, folder)
+    names = (*registry.EXPERIMENTS, *registry.SUITES, *registry.CHECKS)
+    for name in ids:
+        if name not in names:
+            raise unknown("experiment, suite or check", name, names)
     selection = select(ids, options)
     if folder is not None:
         files.check_writable(folder)

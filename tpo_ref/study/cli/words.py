@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from tpo_ref.study import files
-from tpo_ref.study.cli.options import Options
+from tpo_ref.study.cli.options import POSITIONAL, Options
 
 HELP = ("-h", "--help")
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -80,7 +78,7 @@ def grammar_of(function: Callable[..., int]) -> Grammar:
     for name, hint in hints.items():
         base, *marks = typing.get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
         named = [mark.name for mark in marks if getattr(mark, "name", None)]
-        if tyro.conf.Positional in marks:
+        if POSITIONAL in marks:
             places.append(next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name))
             many |= typing.get_origin(base) is tuple
         else:
@@ -121,9 +119,7 @@ def _check_values(name: str, values: Sequence[str], kind: Any) -> None:
         if typing.get_origin(kind) is Literal and value not in kinds:
             raise _unknown(name, value, kinds)
         if int in kinds and not WHOLE.fullmatch(value):
-            raise ValueError(
-                f"{name}: got {files.shown(value)}, expected a whole number of at most 18 digits, such as 5"
-            )
+            raise ValueError(f"{name}: got {files.shown(value)}, expected a whole number of at most 18 digits")
         if Path in (kind, *kinds):
             files.check_folder(name, Path(value))
         else:
@@ -135,7 +131,7 @@ def _check_places(command: str, places: Sequence[str], grammar: Grammar) -> None
         expected = " ".join(grammar.places) or "no more words"
         raise ValueError(f"{command}: got {files.shown(' '.join(places)) if places else 'none'}, expected {expected}")
     for place in places:
-        files.check_name(grammar.places[0], place)
+        files.check_name(grammar.places[0].split()[0], place)
 
 
 def _unknown(name: str, word: str, options: Sequence[str] | Mapping[str, Any]) -> ValueError:

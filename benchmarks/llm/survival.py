@@ -10,6 +10,7 @@ import collections
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -31,9 +32,9 @@ SETTINGS = (
     *("train", "tiny", "task=gym:chain_sum"),
     "task_options={train_size: 40, eval_size: 5, min_terms: 2, max_terms: 2, partial: true}",
     *("name=survival", "prompts=4", "trainer.num_generations=4", "trainer.per_device_train_batch_size=8"),
-    *("trainer.max_completion_length=6", "trainer.max_steps=12", "trainer.save_steps=2", "trainer.num_iterations=2"),
+    *("trainer.max_completion_length=16", "trainer.max_steps=12", "trainer.save_steps=2", "trainer.num_iterations=2"),
     *("trainer.learning_rate=1e-3", "trainer.save_total_limit=null", "evaluation.every=6", "evaluation.size=5"),
-    *("evaluation.samples=2", "evaluation.k=[1, 2]", "tiny.width=32", "tiny.heads=2", "warmup.steps=30"),
+    *("evaluation.samples=2", "evaluation.k=[1, 2]", "tiny.width=32", "tiny.heads=2", "warmup.steps=200"),
 )
 # Not the same from run to run: the time.
 TIMES = ("time", "runtime", "per_second", "tokens_per")
@@ -53,12 +54,18 @@ def main() -> int:
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
+        _in_a_process(out / "first")
+        whole = _ending(out / "first")
         start = time.perf_counter()
-        _in_a_process(out / "whole")
+        _in_a_process(_warm(out, "whole"))
         seconds = time.perf_counter() - start
-        whole = _ending(out / "whole")
-        moved = [line["loss"] for line in whole[0] if "loss" in line]
-        print(f"the whole run: {seconds:.1f} s, {len(moved)} steps, losses {min(moved):.3g} to {max(moved):.3g}")
+        if _ending(out / "whole") != whole:
+            print("two whole runs differ: nothing can be compared")
+            return 1
+        norms = [float(str(line["grad_norm"])) for line in whole[0] if "grad_norm" in line]
+        print(
+            f"the whole run: {seconds:.1f} s, {len(norms)} steps, gradient norms {min(norms):.3g} to {max(norms):.3g}"
+        )
         wrong = _killed(out, whole, options.kills, seconds, draw)
         wrong += _damaged(out, whole, options.damages, draw)
     return int(wrong > 0)
@@ -68,9 +75,7 @@ def _killed(out: Path, whole: object, count: int, seconds: float, draw: random.R
     """Kill a run until it has died so often, starting a new one whenever one ends; how many ended otherwise."""
     died = runs = wrong = 0
     while died < count:
-        folder = out / f"killed-{runs}"
-        # The warm-up is the same for all.
-        shutil.copytree(out / "whole" / "warmups", folder / "warmups")
+        folder = _warm(out, f"killed-{runs}")
         runs += 1
         while _in_a_process(folder, draw.uniform(0.1, seconds)):
             died += 1
@@ -81,8 +86,7 @@ def _killed(out: Path, whole: object, count: int, seconds: float, draw: random.R
 
 def _damaged(out: Path, whole: object, count: int, draw: random.Random) -> int:
     """Damage a checkpoint of a run that is half done, and go on; how many ended otherwise, or without a word."""
-    half = out / "half"
-    shutil.copytree(out / "whole" / "warmups", half / "warmups")
+    half = _warm(out, "half")
     _in_a_process(half, at_step=STEP_WITH_CHECKPOINTS)
     kinds: collections.Counter[str] = collections.Counter()
     silent = wrong = 0
@@ -125,6 +129,12 @@ def _damage(checkpoint: Path, draw: random.Random) -> str:
     return kind
 
 
+def _warm(out: Path, name: str) -> Path:
+    """A folder of results that has the warmed-up model, which is the same for all runs."""
+    shutil.copytree(out / "first" / "warmups", out / name / "warmups")
+    return out / name
+
+
 def _in_a_process(out: Path, seconds: float | None = None, at_step: int | None = None) -> bool:
     """Begin or go on with a run, in a copy of this process; whether it was killed, after so long or in that step."""
     child = os.fork()
@@ -134,14 +144,17 @@ def _in_a_process(out: Path, seconds: float | None = None, at_step: int | None =
         except BaseException:
             traceback.print_exc()
             os._exit(FAILED)
-    if seconds is not None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if os.waitpid(child, os.WNOHANG)[0]:
-                return False
-            time.sleep(0.005)
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    status = 0
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.005)
+    else:
         os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = os.waitpid(child, 0)[1]
+    code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
         said = out / "said.txt"
         raise SystemExit(f"{out}: a run ended with {code}: {said.read_text(encoding='utf-8') if said.exists() else ''}")

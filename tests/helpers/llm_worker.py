@@ -79,6 +79,8 @@ def server() -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(root), str(root / "tests")])
     others = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CI": "1"}
+    # Several processes would look for a GPU each.
+    others["CUDA_VISIBLE_DEVICES"] = ""
     found = subprocess.Popen(
         [sys.executable, "-W", "ignore", __file__], stdin=subprocess.PIPE, text=True, cwd=root, env=os.environ | others
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import tiny_llm
 from hypothesis import given, settings
@@ -187,6 +189,57 @@ def test_the_scale_of_the_rewards_is_translated(given: Any, ours: str, tmp_path:
         )
     with pytest.raises(ValueError, match="scale_rewards: got 'grop', expected one of 'group', 'batch', 'none'"):
         convert({SCALE: "grop"})
+
+
+# -- a dict of fields --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"learing_rate": 1e-6}, "config: got 'learing_rate', did you mean 'learning_rate'"),
+        ({3: 4}, "config: got the name 3, expected names of fields"),
+        # What YAML 1.1 reads for 1e-6, and what a shell hands over.
+        ({"learning_rate": "1e-6"}, "learning_rate: got '1e-6', expected a float; write 1e-06 without quotes"),
+        ({"num_generations": "4"}, "num_generations: got '4', expected an int; write 4 without quotes"),
+        ({"disable_dropout": "false"}, "disable_dropout: got 'false', expected a bool; write false without quotes"),
+        ({"divide_by_length": 2}, "divide_by_length: got 2, expected a bool"),
+        ({"beta": -1}, "beta: got -1, expected at least 0"),
+    ],
+)
+def test_a_dict_is_checked_before_trl_sees_it(given: dict[Any, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(says)):
+        TargetPOConfig.from_grpo({**tiny_llm.arguments(tmp_path), **given})
+
+
+@QUIET
+def test_numbers_of_numpy_and_arrays_are_taken(tmp_path: Path) -> None:
+    made, said = converted({**tiny_llm.arguments(tmp_path), "beta": np.float32(0.5), "epsilon": np.array([0.2, 0.3])})
+    assert made.beta == 0.5
+    assert len(said) == 1
+
+
+@QUIET
+@pytest.mark.parametrize("maker", [GRPOConfig, TargetPOConfig])
+def test_the_dict_that_a_config_writes_is_taken(maker: Any, tmp_path: Path) -> None:
+    config = maker(**tiny_llm.arguments(tmp_path))
+    assert TargetPOConfig.from_grpo(config.to_dict()).to_dict() == TargetPOConfig.from_grpo(config).to_dict()
+
+
+@QUIET
+def test_a_subclass_keeps_the_defaults_of_its_own_fields(tmp_path: Path) -> None:
+    @dataclasses.dataclass
+    class Mine(TargetPOConfig):
+        extra: list[int] = dataclasses.field(default_factory=list)
+
+    assert Mine.from_grpo(grpo(tmp_path)).extra == []
+
+
+@QUIET
+def test_a_scale_given_for_the_target_comes_first(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="scale_rewards='batch': dropped; score_scale='none' takes its place"):
+        made = TargetPOConfig.from_grpo(grpo(tmp_path, scale_rewards="batch"), score_scale="none")
+    assert made.score_scale == "none"
 
 
 # -- defaults say nothing -----------------------------------------------------------------------------------------

@@ -34,7 +34,10 @@ def trainer_of_one() -> Any:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_asks_once_and_what_was_there_comes_back(number: int) -> None:
-    before, said, trainer = signal.getsignal(number), [], trainer_of_one()
+    # A program that a shell starts in the background ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    said, trainer = [], trainer_of_one()
+    before = signal.getsignal(number)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     with between_steps(trainer, said.append) as stop:
         stop.on_step_end(None, SimpleNamespace(global_step=1, max_steps=3), control)

@@ -14,9 +14,9 @@ from helpers import tiny_llm
 
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.cli.main import INTERRUPTED
+from tpo_torch.llm.fields import COMPUTED, class_fields
 from tpo_torch.llm.program import plan
 from tpo_torch.llm.program.settings import reading, upstream
-from tpo_torch.llm.program.settings.fields import COMPUTED, class_fields
 from tpo_torch.llm.program.settings.sections import RunSettings
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, LORA_CONFIG, TPO_CONFIG, Configuration
 

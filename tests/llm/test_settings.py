@@ -293,7 +293,7 @@ def test_a_file_of_ones_own_lies_over_its_base(tmp_path: Path) -> None:
         (["prompts=3", "trainer.per_device_train_batch_size=16"], 1, "on 1 process;"),
         (["trainer.num_generations=1"], 1, "one alone teaches nothing"),
         (["processes=4"], 1, "--num_processes 4"),
-        (["trainer.per_device_train_batch_size=0"], 1, "expected one integer, 1 or above"),
+        (["trainer.per_device_train_batch_size=0"], 1, "got 0, expected at least 1"),
     ],
 )
 def test_batches_that_cannot_be_cut_are_refused_with_one_that_can(

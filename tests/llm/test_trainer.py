@@ -262,7 +262,7 @@ def test_old_log_probabilities_that_trl_made_are_used_again(tmp_path: Path) -> N
 
 
 def test_a_group_of_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_generations: got 1, expected 2 or more"):
+    with pytest.raises(ValueError, match="num_generations: got 1, expected at least 2"):
         tiny_llm.train(tmp_path, num_generations=1)
 
 

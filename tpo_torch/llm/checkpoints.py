@@ -11,9 +11,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tpo_torch.llm import manifest
+from tpo_ref.study import reading
+from tpo_ref.study.sources import Code
+from tpo_torch.llm import manifest, origin
 
-FORMAT = 3
+FORMAT = 4
 STATE_NAME = "trainer_state.json"
 # What a run goes on from, and the files that hold it; DeepSpeed keeps the first two in a folder of its own.
 EXACT = "exact state"
@@ -80,6 +82,21 @@ def fault(checkpoint: Path) -> str | None:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         return f"its {file_name(0)} cannot be read ({error})"
     return f"it lacks {', '.join(lacking)}" if lacking else None
+
+
+def other_code(checkpoint: Path) -> list[str]:
+    """How the code and libraries that made a checkpoint differ from those here, in words; empty where they do not."""
+    path = checkpoint / file_name(0)
+    if not path.exists():
+        # TRL's own trainer made it.
+        return []
+    return origin.here().differences(reading.build(Code, header(path)["code"], str(path)))
+
+
+def seconds(checkpoint: Path) -> float:
+    """How long a run had trained when it made a checkpoint, over all its parts."""
+    path = checkpoint / file_name(0)
+    return float(header(path)["seconds"]) if path.exists() else 0.0
 
 
 def layout(args: Any) -> dict[str, int]:

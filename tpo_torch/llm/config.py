@@ -13,7 +13,9 @@ from trl import GRPOConfig
 
 from tpo_ref.checks import unknown
 from tpo_ref.study.launcher import is_first_process, process_count
+from tpo_torch.llm import ranges
 from tpo_torch.llm.conversion import Conversion, convert, listing
+from tpo_torch.llm.fields import check_number, class_fields, default_of, unknown_field
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.options import LEVEL, LOSS_TYPE, SAME, batch_layout, check_option, refused_options
 from tpo_torch.llm.selection import check_metric
@@ -23,6 +25,8 @@ RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
+# A field that TPO alone has.
+ANCHOR = "anchor"
 
 
 @dataclass
@@ -92,25 +96,46 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
 
         Args: config, the script's, which stays as it is, or a dict of its fields; target, fields that TPO adds, such as
             eta=0.5 or anchor="policy".
-        Raises: TypeError for another config; ValueError for another field, and as the class.
+        Raises: TypeError for another config; ValueError for another field, naming the nearest; as the class.
         """
         own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(GRPOConfig)}
         for name in target:
             if name not in own:
                 raise unknown("field of the target", name, sorted(own))
         if isinstance(config, Mapping):
-            made = convert(config)
+            made = convert(cls._fields_in(config), target)
             arguments = cls(**{**made.values, **target})
         elif isinstance(config, GRPOConfig):
             # One of ours holds what the trainer has set in place of GRPO's options.
             given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-            made = Conversion(given, ()) if isinstance(config, cls) else convert(given)
+            made = Conversion(given, ()) if isinstance(config, cls) else convert(given, target)
             arguments = cls._copied(config, {**made.values, **target})
         else:
             raise TypeError(f"config: got {type(config).__name__}, expected trl.GRPOConfig, or a dict of its fields")
         if made.changes and is_first_process():
             warnings.warn(f"from GRPO to TPO:\n{listing(made.changes)}", stacklevel=2)
         return arguments
+
+    @classmethod
+    def _fields_in(cls, given: Mapping[Any, Any]) -> dict[str, Any]:
+        """The fields that a dict gives; TypeError, ValueError for what is none."""
+        known = {f.name for f in dataclasses.fields(cls) if f.init}
+        ours = {name: option.ours for name, option in refused_options().items() if option.ours is not SAME}
+        for name in given:
+            if not isinstance(name, str):
+                raise TypeError(f"config: got the name {name!r}, expected names of fields, which are strings")
+            if name not in known:
+                raise unknown_field("config", name, sorted(known), cls.__name__)
+        values = dict(given)
+        if ANCHOR in given:
+            # Written by one of ours, which holds what the trainer has set in place of GRPO's options.
+            values = {name: x for name, x in given.items() if name not in ours or x != ours[name]}
+        rows, steps = (values.get(name) for name in ("generation_batch_size", "steps_per_generation"))
+        micro = values.get("per_device_train_batch_size", GRPOConfig.per_device_train_batch_size) * process_count()
+        if rows is not None and steps is not None and rows == steps * micro:
+            # TRL takes one of them, and writes both into a dict that it makes.
+            del values["generation_batch_size"]
+        return values
 
     @classmethod
     def _copied(cls, config: GRPOConfig, values: Mapping[str, Any]) -> TargetPOConfig:
@@ -124,12 +149,15 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
                 value = values[each.name]
                 setattr(made, each.name, copy.deepcopy(value) if isinstance(value, dict | list) else value)
             else:
-                setattr(made, each.name, each.default)
+                setattr(made, each.name, default_of(each))
         made._settle()
         return made
 
     def _settle(self) -> None:
-        """Check what TPO adds and cannot follow, and set what its trainer needs."""
+        """Check every number, what TPO adds and cannot follow, and set what its trainer needs."""
+        for name, each in class_fields(TargetPOConfig).items():
+            check_number(name, getattr(self, name), each.type)
+            ranges.check(name, getattr(self, name), ranges.TRAINER, vars(self))
         for name, option in refused_options().items():
             check_option(name, getattr(self, name))
             if option.ours is not SAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tpo_ref import checks
@@ -48,10 +49,10 @@ class Conversion:
     changes: tuple[Change, ...]
 
 
-def convert(options: Mapping[str, Any]) -> Conversion:
+def convert(options: Mapping[str, Any], target: Mapping[str, Any] = MappingProxyType({})) -> Conversion:
     """The options of TPO that mean what options of GRPO mean, as far as TPO can follow.
 
-    Args: options, fields of `trl.GRPOConfig` with their values.
+    Args: options, fields of `trl.GRPOConfig` with their values; target, fields that TPO adds, which come first.
     Raises: ValueError for a `scale_rewards` that GRPO does not know.
 
     >>> made = convert({"learning_rate": 1e-6, "epsilon": 0.3, "scale_rewards": "batch", "loss_type": "dapo"})
@@ -68,8 +69,10 @@ def convert(options: Mapping[str, Any]) -> Conversion:
         option = refused.get(name)
         if option is None:
             values[name] = value
-        elif value in option.accepted:
+        elif option.asks_nothing(value):
             continue
+        elif name == SCALE and SCORE_SCALE in target:
+            changes.append(Change(name, value, DROPPED, f"{SCORE_SCALE}={target[SCORE_SCALE]!r} takes its place"))
         elif name == SCALE:
             values[SCORE_SCALE] = translated = score_scale(value)
             reason = "the same deviation, in TPO's words" if translated != "none" else "centred rewards, not divided"

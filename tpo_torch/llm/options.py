@@ -26,9 +26,14 @@ class RefusedOption:
     reason: str
     ours: object = SAME
 
+    def asks_nothing(self, value: object) -> bool:
+        """Whether a value is GRPO's default, or means the same."""
+        # An array does not compare as numbers and words do.
+        return (value is None or isinstance(value, str | int | float)) and value in self.accepted
+
     def allows(self, value: object) -> bool:
         """Whether a value asks for nothing, or is what the trainer sets."""
-        return value in self.accepted or value == self.ours
+        return self.asks_nothing(value) or (isinstance(value, str | int | float) and value == self.ours)
 
 
 def _all(names: str, reason: str, **defaults: object) -> dict[str, RefusedOption]:

@@ -12,6 +12,7 @@ import json
 import time
 import warnings
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOTrainer
 
-from tpo_ref.study import files
-from tpo_torch.llm import manifest
-from tpo_torch.llm.checkpoints import FORMAT, check, file_name, header, latest, layout, newest
+from tpo_ref.study import files, locks
+from tpo_torch.llm import manifest, origin
+from tpo_torch.llm.checkpoints import FORMAT, check, file_name, header, latest, layout, newest, other_code
 from tpo_torch.llm.replay import ReplayedSampler, RestartedSampler, like
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.sampling import NamedSampling
@@ -53,7 +54,8 @@ class ExactResume:
         """As `transformers.Trainer.train`; True takes the newest whole checkpoint of output_dir.
 
         Raises: ValueError where there is none, or the one named is half written, holds weights alone, is of another
-            method or batch layout, or its reference model moves with the policy, which no checkpoint holds.
+            method or batch layout, or its reference model moves with the policy, which no checkpoint holds; InUse while
+            another process trains into output_dir.
         """
         trainer: Any = self
         if resume_from_checkpoint is True:
@@ -69,6 +71,11 @@ class ExactResume:
         self._from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         if self._from is not None:
             check(self._from, layout(trainer.args), trainer._name, self.exact_only)
+            if differences := "; ".join(other_code(self._from)):
+                warnings.warn(
+                    f"{self._from}: was made by other code ({differences}); the rest of the run may come out otherwise",
+                    stacklevel=2,
+                )
             if trainer.args.sync_ref_model:
                 raise ValueError("sync_ref_model: got True, expected False; no checkpoint holds the reference model")
         going_on = None if self._from is None else str(self._from)
@@ -76,9 +83,17 @@ class ExactResume:
         # A resumed run has its start behind it.
         trainer.args.eval_on_start = on_start and going_on is None
         try:
-            return super().train(going_on, *more, **others)  # type: ignore[misc]
+            with self._alone():
+                return super().train(going_on, *more, **others)  # type: ignore[misc]
         finally:
             trainer.args.eval_on_start = on_start
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """No other trainer writes checkpoints of the same names meanwhile."""
+        trainer: Any = self
+        if not trainer.args.should_save or trainer.args.save_strategy == "no":
+            return nullcontext()
+        return locks.held(Path(trainer.args.output_dir), "output_dir", "choose another output_dir")
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Pass and micro-batch to go on at; of a stream, transformers takes all that was read for one pass."""
@@ -170,6 +185,7 @@ class ExactResume:
         plain = {
             "format": FORMAT,
             "layout": layout(trainer.args),
+            "code": files.plain(origin.here()),
             "method": trainer._name,
             "pass": [self._pass, self._pass_began],
             "seconds": time.time() - self._began,

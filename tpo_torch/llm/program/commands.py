@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ Method = Annotated[
 Seed = Annotated[int | None, tyro.conf.arg(metavar="N", help="the configuration's own when left out")]
 Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from its last checkpoint")]
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
+OtherCode = Annotated[bool, tyro.conf.arg(help="go on from a checkpoint of other code, or other library versions")]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what the run would do, train nothing and write nothing")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results")]
 Place = Annotated[
@@ -53,6 +55,7 @@ def train(
     seed: Seed = None,
     resume: Resume = False,
     fresh: Fresh = False,
+    other_code: OtherCode = False,
     dry_run: DryRun = False,
     out: Out = DEFAULTS.out,
 ) -> int:
@@ -67,9 +70,9 @@ def train(
         if settings.changes and is_first_process():
             print(f"{config}, for {settings.method}:", *settings.changes, sep="\n  ")
         if not plan.finished:
-            _train(plan, dry_run)
-        elif is_first_process():
-            print(f"{plan.folder.path}: finished already; --fresh runs it again")
+            _train(plan, other_code, dry_run)
+        else:
+            _say_finished(plan)
     except KeyboardInterrupt:
         if is_first_process():
             print("tpo: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
@@ -97,18 +100,27 @@ def evaluate(place: Place, overrides: Overrides = (), task: TaskName = None, as_
     return 0
 
 
-def _train(plan: Plan, dry_run: bool) -> None:
+def _train(plan: Plan, other_code: bool, dry_run: bool) -> None:
     """Run a plan, or say what it would do. What it can refuse has been refused; torch and TRL are loaded here."""
-    from tpo_ref.study import files
+    from tpo_ref.study import files, locks
     from tpo_ref.study.cli import show
     from tpo_torch.llm.program import trackers
 
-    if is_first_process() and not dry_run:
-        files.check_writable(plan.out)
-    with show.bar(sys.stdout) as bar, trackers.local(plan.settings, plan.folder.path):
+    with contextlib.ExitStack() as stack:
+        if is_first_process() and not dry_run:
+            files.check_writable(plan.out)
+            # One lock for all processes of a launch.
+            remedy = "choose another name=…, seed=… or --out"
+            stack.enter_context(locks.held(plan.folder.path, "the run's folder", remedy))
+        plan = plan.going_on(other_code)
+        if plan.finished:
+            _say_finished(plan)
+            return
+        bar = stack.enter_context(show.bar(sys.stdout))
+        stack.enter_context(trackers.local(plan.settings, plan.folder.path))
         display: Display = (bar or Lines()) if is_first_process() else Silent()
-        if plan.resume and plan.checkpoint is None:
-            display.say(f"{plan.folder.path}: holds no whole checkpoint yet; the run begins again")
+        for line in plan.said:
+            display.say(line)
         display.say("loading torch, transformers and TRL")
         from tpo_torch.llm.program import preview, run
         from tpo_torch.llm.rewards import RewardError
@@ -117,6 +129,11 @@ def _train(plan: Plan, dry_run: bool) -> None:
             (preview.show if dry_run else run.train)(plan, display)
         except RewardError as error:
             raise Unavailable(str(error)) from error
+
+
+def _say_finished(plan: Plan) -> None:
+    if is_first_process():
+        print(f"{plan.folder.path}: finished already; --fresh runs it again")
 
 
 def _to_standard_error(line: str) -> None:

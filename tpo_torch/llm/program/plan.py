@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
-from tpo_torch.llm import checkpoints, tasks
+from tpo_torch.llm import checkpoints, ranges, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
@@ -23,6 +24,9 @@ from tpo_torch.llm.target import TargetSettings
 DERIVED, ADVICE = "gradient_accumulation_steps", "This works:"
 # The module behind `use_vllm`.
 VLLM = "vllm"
+# What cannot both be on, and what means nothing without workers that load the data.
+NOT_TOGETHER = (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"))
+WORKERS, NEED_WORKERS = "dataloader_num_workers", ("dataloader_prefetch_factor", "dataloader_persistent_workers")
 TARGET_FIELDS = tuple(field.name for field in dataclasses.fields(TargetSettings))
 
 
@@ -31,8 +35,8 @@ class Plan:
     """A run whose settings fit together.
 
     Args: settings, with whole paths; out, folder of results; folder of the run; model, as transformers takes it, None
-        for one built on the spot; resume, whether to go on; checkpoint, to go on from, None to begin; fresh, begin
-        again whatever is there; finished, whether there is nothing left to do.
+        for one built on the spot; resume, whether to go on; fresh, begin again whatever is there; finished, whether
+        there is nothing left to do; checkpoint, to go on from, None to begin; said, what a user should know of it.
     """
 
     settings: RunSettings
@@ -40,9 +44,31 @@ class Plan:
     folder: Folder
     model: str | None
     resume: bool
-    checkpoint: Path | None
     fresh: bool
     finished: bool
+    checkpoint: Path | None = None
+    said: tuple[str, ...] = ()
+
+    def going_on(self, other_code: bool = False) -> Plan:
+        """The plan as the folder is now, with the checkpoint that it goes on from; called with the folder locked.
+
+        Args: other_code, whether a checkpoint of other code, or other versions of libraries, may be gone on from.
+        Raises: ValueError for one where it may not, and as `prepare` for what has happened in the folder since.
+        """
+        finished = not self.folder.check(self.settings, self.resume, self.fresh)
+        if finished or not self.resume:
+            return dataclasses.replace(self, finished=finished)
+        found = checkpoints.newest(self.folder.checkpoints)
+        if found.path is None:
+            said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint; the run begins again"]
+            return dataclasses.replace(self, said=tuple(said))
+        differences = "; ".join(checkpoints.other_code(found.path))
+        if differences and not other_code:
+            raise ValueError(
+                f"{found.path}: was made by other code ({differences}), with which the rest of the run may come out "
+                "otherwise; go back to that code, or say --other-code to go on with this one, or --fresh to begin again"
+            )
+        return dataclasses.replace(self, checkpoint=found.path, said=found.passed_over)
 
 
 def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = False) -> Plan:
@@ -55,20 +81,58 @@ def prepare(settings: RunSettings, out: Path, resume: bool = False, fresh: bool 
         raise ValueError("got --resume and --fresh, expected one of them: go on with the run, or begin it again")
     settings = settings.resolved()
     folder = Folder(out / "llm" / settings.folder)
-    finished = not folder.check(settings, resume, fresh)
-    model = checkpoint = None
+    try:
+        finished = not folder.check(settings, resume, fresh)
+    except ValueError:
+        # Where a value cannot be, that is why the run in the folder has another one.
+        _check_values(settings, settings.processes or 1)
+        raise
+    model = None
     if not finished:
-        processes = process_count()
-        rows = accumulation(settings, processes)
-        if settings.method != GRPO:
-            _check_target(settings, rows, processes)
-        tasks.check(settings.task, **settings.task_options)
-        trackers.check(settings)
+        _check_values(settings, process_count())
         if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
             raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
         model = None if settings.model == TINY else pretrained.locate(settings.model)
-        checkpoint = checkpoints.latest(folder.checkpoints) if resume else None
-    return Plan(settings, out, folder, model, resume, checkpoint, fresh, finished)
+    return Plan(settings, out, folder, model, resume, fresh, finished)
+
+
+def _check_values(settings: RunSettings, processes: int) -> None:
+    """Whether the settings fit together, on a number of processes; raises as `prepare`."""
+    rows = accumulation(settings, processes)
+    if settings.method != GRPO:
+        _check_target(settings, rows, processes)
+    tasks.check(settings.task, **settings.task_options)
+    _check_task_sizes(settings)
+    trackers.check(settings)
+    for one, other in NOT_TOGETHER:
+        if settings.given.get(one) and settings.given.get(other):
+            raise ValueError(f"trainer.{one}: got true, and trainer.{other}: got true, expected one of them at most")
+    if not settings.given.get(WORKERS):
+        for name in NEED_WORKERS:
+            if settings.given.get(name):
+                raise ValueError(
+                    f"trainer.{name}: got {settings.given[name]!r} without workers; set trainer.{WORKERS}, or leave "
+                    "it out"
+                )
+
+
+def _check_task_sizes(settings: RunSettings) -> None:
+    """The numbers among the options of a task of ours, as far as they can be judged before data are made."""
+    if settings.task.endswith(".py"):
+        return
+    for name in (name for name in ranges.TASK if settings.task_options.get(name) is not None):
+        checks.whole(f"task_options.{name}", settings.task_options[name], int(ranges.TASK[name].least))
+        ranges.check(name, settings.task_options[name], ranges.TASK, {}, "task_options.")
+    check_prompts(settings, settings.task_options.get("train_size"))
+
+
+def check_prompts(settings: RunSettings, count: int | None) -> None:
+    """ValueError where a task has fewer prompts than an optimizer step takes; count, None where it is not known."""
+    if count is not None and count < settings.prompts:
+        raise ValueError(
+            f"prompts: got {settings.prompts} an optimizer step, but {settings.task} has {count} to train on; make "
+            "prompts smaller, or task_options.train_size larger"
+        )
 
 
 def accumulation(settings: RunSettings, processes: int) -> int:
@@ -88,21 +152,26 @@ def accumulation(settings: RunSettings, processes: int) -> int:
         checks.whole(f"trainer.{name}", settings.argument(name), 1)
         for name in ("num_generations", "per_device_train_batch_size")
     )
-    if group == 1:
-        raise ValueError(
-            "trainer.num_generations: got 1, expected 2 or more; completions of one prompt are judged against each "
-            "other, and one alone teaches nothing"
-        )
     rows = settings.prompts * group
     if rows % (micro * processes):
-        fits = [size for size in range(1, rows + 1) if rows % (size * processes) == 0 and size <= micro]
-        remedy = f"trainer.per_device_train_batch_size={max(fits)} works" if fits else "change prompts"
+        fits = _largest_divisor(rows // processes, micro) if rows % processes == 0 else None
+        remedy = "change prompts" if fits is None else f"trainer.per_device_train_batch_size={fits} works"
         raise ValueError(
             f"trainer.per_device_train_batch_size: got {micro}, but {settings.prompts} prompts x {group} completions = "
             f"{rows} rows cannot be cut into micro-batches of {micro} on "
             f"{counted(processes, 'process', 'processes')}; {remedy}"
         )
     return rows // (micro * processes)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`.
+
+    >>> _largest_divisor(96, 20)
+    16
+    """
+    below = (size for size in range(1, math.isqrt(number) + 1) if number % size == 0)
+    return max(size for pair in ((size, number // size) for size in below) for size in pair if size <= most)
 
 
 def layout_error(error: ValueError, micro_batches: int) -> ValueError:

@@ -36,10 +36,8 @@ def show(plan: Plan, display: Display) -> None:
         arguments, task = run.ingredients(plan)
         tokenizer, model = _model(plan, arguments, task)
         layout = _layout(arguments)
-        if plan.settings.method != GRPO:
-            if not arguments.disable_dropout:
-                refuse_dropout(model)
-            layout.check_prompts(len(task.train))
+        if plan.settings.method != GRPO and not arguments.disable_dropout:
+            refuse_dropout(model)
         sections = (
             _settings(plan),
             _batch(plan.settings, arguments, layout),

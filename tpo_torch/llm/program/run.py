@@ -18,7 +18,7 @@ from tpo_torch.llm.layout import counted
 from tpo_torch.llm.program import quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.program.display import Display, Silent
-from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, layout_error
+from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, check_prompts, layout_error
 from tpo_torch.llm.program.settings import upstream
 from tpo_torch.llm.program.settings.sections import RunSettings
 from tpo_torch.llm.program.settings.switching import GRPO
@@ -70,7 +70,11 @@ def ingredients(plan: Plan) -> tuple[Any, tasks.Task]:
     arguments = build_arguments(settings, plan.folder.checkpoints, micro_batches)
     # ValueError for a name that transformers does not know; after the model is loaded it would come late.
     get_reporting_integration_callbacks(arguments.report_to)
-    return arguments, tasks.load(settings.task, **settings.task_options)
+    task = tasks.load(settings.task, **settings.task_options)
+    check_prompts(settings, len(task.train))
+    if settings.method != GRPO:
+        arguments.layout.check_prompts(len(task.train))
+    return arguments, task
 
 
 def without_gpu() -> bool:
@@ -107,6 +111,12 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
             train_dataset=task.train,
             peft_config=adapter(settings),
         )
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        # peft names no setting.
+        named = (settings.lora or {}).get("target_modules")
+        raise ValueError(f"lora.target_modules: got {named!r}; {error}") from error
     except RuntimeError as error:
         # transformers raises RuntimeError where a `report_to` service is not installed.
         if ABSENT not in str(error):

@@ -16,7 +16,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from tpo_ref.study import files
+from tpo_ref.study import files, locks
 from tpo_torch.llm import manifest
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.settings.sections import RunSettings, TinySettings, WarmupSettings
@@ -35,6 +35,8 @@ EXPANSION = 3
 RISE, LARGEST_NORM = 0.1, 1.0
 # What cross-entropy leaves out: the prompt, and padding.
 IGNORED = -100
+# A prompt as chat messages, and a right answer.
+Example = tuple[list[dict[str, str]], str]
 # The losses of the warm-up, beside the model.
 RECORD = "warmup.json"
 
@@ -49,12 +51,26 @@ def ensure(settings: RunSettings, task: Task, out: Path, display: Display | None
     display = Silent() if display is None else display
     texts = examples(task)
     folder = out / "warmups" / digest(settings, texts)
-    if folder.exists():
-        what = manifest.fault(folder)
-        if what is None:
-            display.say(f"warm-up: {folder} (cached)")
-            return folder
-        display.say(f"warm-up: {folder} is made again, {what}")
+    if _is_whole(folder, display):
+        return folder
+    # Another run with the same ingredients may be making it: then it is waited for, and used.
+    with locks.held(folder, "the warm-up", waiting=display.say):
+        if not _is_whole(folder, display):
+            _make(folder, settings, texts, display)
+    return folder
+
+
+def _is_whole(folder: Path, display: Display) -> bool:
+    """Whether a warmed-up model is there; a damaged one is announced."""
+    if not folder.exists():
+        return False
+    what = manifest.fault(folder)
+    display.say(f"warm-up: {folder} (cached)" if what is None else f"warm-up: {folder} is made again, {what}")
+    return what is None
+
+
+def _make(folder: Path, settings: RunSettings, texts: Sequence[Example], display: Display) -> None:
+    """Build, warm up and save a model."""
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         tokenizer = build_tokenizer(texts[:TOKENIZER_EXAMPLES], settings.tiny.vocabulary)
@@ -66,10 +82,9 @@ def ensure(settings: RunSettings, task: Task, out: Path, display: Display | None
             losses = warm_up(model, tokenizer, texts, settings.warmup, display)
             display.say(f"warm-up: {steps} steps on worked examples, loss {losses[0]:.2f} to {losses[-1]:.2f}")
     _save(folder, model, tokenizer, losses)
-    return folder
 
 
-def examples(task: Task) -> list[tuple[list[dict[str, str]], str]]:
+def examples(task: Task) -> list[Example]:
     """A prompt as chat messages and a right answer in full, for every training entry; ValueError without answers."""
     if task.solution is None:
         raise ValueError(
@@ -79,7 +94,7 @@ def examples(task: Task) -> list[tuple[list[dict[str, str]], str]]:
     return [(row["prompt"], task.solution(row)) for row in task.train]
 
 
-def digest(settings: RunSettings, texts: Sequence[tuple[list[dict[str, str]], str]]) -> str:
+def digest(settings: RunSettings, texts: Sequence[Example]) -> str:
     """A name for what a warmed-up model depends on: shape, seed, warm-up, examples, versions; not on the method."""
     warmup = None if settings.warmup is None else asdict(settings.warmup)
     versions = [torch.__version__, transformers.__version__]
@@ -88,7 +103,7 @@ def digest(settings: RunSettings, texts: Sequence[tuple[list[dict[str, str]], st
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def build_tokenizer(texts: Sequence[tuple[list[dict[str, str]], str]], vocabulary: int) -> Any:
+def build_tokenizer(texts: Sequence[Example], vocabulary: int) -> Any:
     """A byte-level tokenizer in which every text can be written: digits stand alone, what repeats becomes one token.
 
     Merges may cross words, so that the sentences every prompt shares cost a token or two: half of a short run's time.

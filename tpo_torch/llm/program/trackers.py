@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from tpo_ref.study.errors import Unavailable
+from tpo_torch.llm.fields import check_word
 from tpo_torch.llm.program.settings.sections import RunSettings
+from tpo_torch.llm.source import UnexpectedSource, folder_of, text_of, tree_of
 
 PROJECT = "tpo"
+# Transformers' table of trackers.
+TABLE = "INTEGRATION_TO_CALLBACK"
 # Those that work here, which are also the names of their modules.
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
@@ -24,10 +30,25 @@ def chosen(settings: RunSettings) -> list[str]:
 
 
 def check(settings: RunSettings) -> None:
-    """Unavailable, before anything is loaded, for a tracker that is not installed."""
+    """ValueError for a tracker that nobody knows, Unavailable for one that is not installed; nothing is loaded."""
     for name in chosen(settings):
+        check_word("trainer.report_to", name, known())
         if name in TRACKERS and importlib.util.find_spec(name) is None:
             raise Unavailable(f"trainer.report_to: got {name}, which is not installed; run `pip install {name}`")
+
+
+@lru_cache
+def known() -> tuple[str, ...]:
+    """The words that `report_to` takes: those of transformers, read from its source; empty where it is another."""
+    try:
+        path = folder_of("transformers") / "integrations" / "integration_utils.py"
+        tree = tree_of(path, text_of(path))
+    except UnexpectedSource:
+        return ()
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    tables = [node.value for node in assigned if ast.unparse(node.targets[0]) == TABLE]
+    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys if key is not None]
+    return tuple(str(ast.literal_eval(key)) for key in keys) + (("all", "none") if keys else ())
 
 
 @contextlib.contextmanager

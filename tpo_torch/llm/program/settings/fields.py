@@ -1,23 +1,18 @@
-"""What a field of a configuration may hold, and which fields a run may not set."""
+"""Which fields of a configuration a run may set, and that each holds what its class takes."""
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import dataclasses
-import difflib
 import json
-import types
-import typing
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
+
+from tpo_torch.llm import ranges
+from tpo_torch.llm.fields import SettingField, check_type, check_word, unknown_field
+from tpo_torch.llm.options import REFUSED_OPTIONS
 
 # Sections that make the trainer's arguments.
 TRAINERS = ("trainer", "tpo", "grpo")
-# A misspelt field is answered with so many names at most, each so similar: TRL knows well over a hundred.
-CLOSEST, CLOSE = 3, 0.5
-LISTED = 20
+GRPO_CLASS = "GRPOConfig"
 REMOTE = "trust_remote_code"
 # What follows from other settings and may not be said twice, what stays off, and what belongs in no file.
 FIXED_FIELDS = {
@@ -29,89 +24,18 @@ FIXED_FIELDS = {
     "hub_token": "the run's record is no place for a secret; use the HF_TOKEN environment variable",
 }
 SECRET = "hub_token"
-NONE = type(None)
-# Types whose values are checked; a field that may hold anything else is left to its class.
-SIMPLE: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": NONE}
 Mappings = Mapping[str, Any]
-
-
-class Computed:
-    """The type of COMPUTED."""
-
-
-# Stands for a default that a class computes when it is made.
-COMPUTED: Final = Computed()
-
-
-@dataclass(frozen=True)
-class FieldType:
-    """What a field may hold.
-
-    Args: simple, the types of SIMPLE in the order written; truth, whether it takes true or false; more, whether it may
-        hold something of another type, whose values are not checked here.
-    """
-
-    simple: tuple[type, ...]
-    truth: bool
-    more: bool
-
-
-@dataclass(frozen=True)
-class SettingField:
-    """A field of a configuration.
-
-    Args: type; default, dataclasses.MISSING for none, COMPUTED for one that only the class knows.
-    """
-
-    type: FieldType
-    default: object
-
-
-def class_fields(maker: Any) -> Mapping[str, SettingField]:
-    """The fields which a dataclass takes, by name."""
-    hints = typing.get_type_hints(maker)
-    return {
-        field.name: SettingField(
-            type_of_hint(hints[field.name]),
-            field.default if field.default_factory is dataclasses.MISSING else COMPUTED,
-        )
-        for field in dataclasses.fields(maker)
-        if field.init
-    }
-
-
-def type_of_hint(hint: Any) -> FieldType:
-    """The type of a field from its type hint.
-
-    >>> type_of_hint(float | None) == FieldType((float, NONE), truth=False, more=False)
-    True
-    """
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    parts = typing.get_args(hint) if union else (hint,)
-    words = [value for part in parts if typing.get_origin(part) is typing.Literal for value in typing.get_args(part)]
-    simple = {part: None for part in parts if part in SIMPLE.values()}
-    return _field_type(simple, words, more=any(part not in SIMPLE.values() for part in parts))
-
-
-def type_of_annotation(node: ast.expr) -> FieldType:
-    """The type of a field from its annotation in a source.
-
-    >>> type_of_annotation(ast.parse("Optional[float]", mode="eval").body) == type_of_hint(float | None)
-    True
-    """
-    parts = list(_parts(node))
-    simple = {SIMPLE[ast.unparse(part)]: None for part in parts if ast.unparse(part) in SIMPLE}
-    words = [
-        ast.literal_eval(word)
-        for part in parts
-        if isinstance(part, ast.Subscript) and _last_name(part.value) == "Literal"
-        for word in _elements(part.slice)
-    ]
-    return _field_type(simple, words, more=any(ast.unparse(part) not in SIMPLE for part in parts))
+RANGES = {
+    **dict.fromkeys(TRAINERS, ranges.TRAINER),
+    "lora": ranges.ADAPTER,
+    "evaluation": ranges.EVALUATION,
+    "tiny": ranges.TINY,
+    "warmup": ranges.WARMUP,
+}
 
 
 def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingField], maker: str) -> None:
-    """Every name is that of a field, and its value of the field's type; ValueError, TypeError.
+    """Every name is that of a field, and its value of the field's type and in its range; ValueError, TypeError.
 
     Args: section of the settings; values given; fields of the class; maker, the name of the class, for the message.
     """
@@ -121,48 +45,10 @@ def check_fields(section: str, values: Mappings, fields: Mapping[str, SettingFie
         if name not in fields:
             raise unknown_field(section, name, fields, maker)
         check_type(f"{section}.{name}", value, fields[name].type)
-
-
-def unknown_field(section: str, name: str, fields: Collection[str], maker: str) -> ValueError:
-    """The error for a name that is no field: the closest ones, or all where they are few.
-
-    Args: section of the settings; name; fields, the names that there are; maker, the class, for the message.
-    """
-    close = difflib.get_close_matches(name, fields, n=CLOSEST, cutoff=CLOSE)
-    # TRL and peft have too many fields to list.
-    listing = f"see the fields of {maker}" if len(fields) > LISTED else f"expected {', '.join(fields)}"
-    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else listing
-    return ValueError(f"{section}: got {name!r}, {meant}")
-
-
-def check_type(name: str, value: object, expected: FieldType) -> None:
-    """TypeError for a value that a field of this type cannot hold."""
-    if isinstance(value, bool) and str in expected.simple and not expected.truth:
-        raise TypeError(f"{name}: got {value!r}, expected a word{quoted(value)}")
-    if expected.more:
-        return
-    # A whole number is a fine float; True is no number here.
-    fits = type(value) in expected.simple or (type(value) is int and float in expected.simple)
-    if not fits:
-        kinds = " or ".join(_article(kind.__name__) for kind in expected.simple if kind is not NONE)
-        null = " or null" if NONE in expected.simple else ""
-        raise TypeError(f"{name}: got {value!r}, expected {kinds}{null}{_unquoted(value, expected)}")
-
-
-def quoted(value: object) -> str:
-    """The remedy for a word that YAML reads as a truth value; empty for everything else."""
-    if not isinstance(value, bool):
-        return ""
-    return f"; YAML reads yes and no as true and false; quote it: {'yes' if value else 'no'!r}"
-
-
-def _unquoted(value: object, expected: FieldType) -> str:
-    """The remedy for a number in quotes, which YAML reads as a word; empty for everything else."""
-    with contextlib.suppress(ValueError):
-        if isinstance(value, str) and {int, float} & set(expected.simple):
-            number = float(value) if float in expected.simple else int(value)
-            return f"; write {number!r} without quotes"
-    return ""
+        # TPO refuses some of TRL's words by name, whatever they are.
+        if maker == GRPO_CLASS or name not in REFUSED_OPTIONS:
+            check_word(f"{section}.{name}", value, ranges.WORDS.get(name, fields[name].words))
+        ranges.check(name, value, RANGES.get(section, {}), values, f"{section}.")
 
 
 def _check_fixed(section: str, name: str, value: object) -> None:
@@ -172,36 +58,3 @@ def _check_fixed(section: str, name: str, value: object) -> None:
     # Also inside model_init_kwargs, which may be JSON text.
     if isinstance(value, (Mapping, str)) and REMOTE in json.dumps(value, default=str):
         raise ValueError(f"{section}.{name}: got {REMOTE}, but {FIXED_FIELDS[REMOTE]}")
-
-
-def _field_type(simple: Iterable[type], words: Iterable[object], more: bool) -> FieldType:
-    kinds = tuple(simple)
-    return FieldType(kinds, bool in kinds or any(isinstance(word, bool) for word in words), more)
-
-
-def _parts(node: ast.expr) -> Iterable[ast.expr]:
-    """The members of a union in whatever notation, or the annotation itself."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        yield from _parts(node.left)
-        yield from _parts(node.right)
-    elif isinstance(node, ast.Subscript) and _last_name(node.value) in ("Optional", "Union"):
-        for element in _elements(node.slice):
-            yield from _parts(element)
-        if _last_name(node.value) == "Optional":
-            yield ast.Constant(None)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield from _parts(ast.parse(node.value, mode="eval").body)
-    else:
-        yield node
-
-
-def _elements(node: ast.expr) -> Iterable[ast.expr]:
-    return node.elts if isinstance(node, ast.Tuple) else (node,)
-
-
-def _last_name(node: ast.expr) -> str:
-    return ast.unparse(node).rpartition(".")[2]
-
-
-def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

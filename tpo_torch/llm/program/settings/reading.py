@@ -13,8 +13,9 @@ import yaml
 
 from tpo_ref.checks import unknown
 from tpo_torch.llm.conversion import Change
+from tpo_torch.llm.fields import class_fields
 from tpo_torch.llm.program.settings import switching, trl_file, upstream
-from tpo_torch.llm.program.settings.fields import Mappings, check_fields, class_fields
+from tpo_torch.llm.program.settings.fields import Mappings, check_fields
 from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"

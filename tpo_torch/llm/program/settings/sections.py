@@ -12,9 +12,11 @@ from typing import Any
 from tpo_ref import checks
 from tpo_ref.checks import unknown
 from tpo_ref.study import files
+from tpo_torch.llm import ranges
 from tpo_torch.llm.conversion import Change
+from tpo_torch.llm.fields import quoted
 from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.fields import Mappings, check_fields, quoted
+from tpo_torch.llm.program.settings.fields import Mappings, check_fields
 from tpo_torch.llm.program.settings.switching import DROPOUT, GRPO, RATE, SECTIONS
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, TPO_CONFIG, Configuration
 from tpo_torch.llm.target import TargetSettings
@@ -26,6 +28,8 @@ LAUNCHERS = Path(__file__).parents[2] / "configs" / "accelerate"
 TINY = "tiny"
 # The name of a run that no file was read for, where its configuration is asked for.
 UNNAMED = "CONFIG"
+# A file system takes 255 bytes; method, seed and the names of temporary files come on top.
+LONGEST_NAME = 180
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,14 @@ class RunSettings:
         for name in ("name", "model", "task"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise TypeError(f"{name}: got {getattr(self, name)!r}, expected a word{quoted(getattr(self, name))}")
+            if "\0" in getattr(self, name):
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected no null byte; no file is called so")
         if not re.fullmatch(r"[\w.-]+", self.name) or not self.name.strip("."):
             raise ValueError(f"name: got {self.name!r}, expected letters, digits, '.', '_' or '-': it names a folder")
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise ValueError(
+                f"name: got {len(self.name.encode())} bytes, expected at most {LONGEST_NAME}: it names a folder"
+            )
         if self.accelerate is not None and not launcher_file(str(self.accelerate)).is_file():
             raise unknown("accelerate", str(self.accelerate), sorted(path.stem for path in LAUNCHERS.glob("*.yaml")))
         if self.method not in METHODS:
@@ -150,6 +160,8 @@ class RunSettings:
         checks.whole("prompts", self.prompts, 1)
         if self.processes is not None:
             checks.whole("processes", self.processes, 1)
+        for name in ranges.RUN:
+            ranges.check(name, getattr(self, name), ranges.RUN, {})
         self._check_names()
         if self.method != GRPO:
             self._check_target()

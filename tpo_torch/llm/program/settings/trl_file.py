@@ -9,10 +9,11 @@ from typing import Any
 from tpo_ref import checks
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm.conversion import DROPPED, WORDS, Change
+from tpo_torch.llm.fields import FieldType, unknown_field
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import SCALE
 from tpo_torch.llm.program.settings import upstream
-from tpo_torch.llm.program.settings.fields import FIXED_FIELDS, REMOTE, SECRET, FieldType, unknown_field
+from tpo_torch.llm.program.settings.fields import FIXED_FIELDS, REMOTE, SECRET
 from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG
 
 MODEL, DATASET, REWARDS, REWARD_MODEL = (

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tpo_torch.llm.program.settings.fields import COMPUTED, SettingField, class_fields, type_of_annotation
+from tpo_torch.llm.fields import COMPUTED, SettingField, class_fields, type_of_annotation
+from tpo_torch.llm.program.settings.fields import GRPO_CLASS
 from tpo_torch.llm.source import (
     UnexpectedSource,
     WrittenField,
@@ -53,7 +54,7 @@ class Configuration:
 
 GRPO_CONFIG = Configuration(
     "trl",
-    "GRPOConfig",
+    GRPO_CLASS,
     (
         ClassSource("transformers", "training_args.py", "TrainingArguments", None),
         ClassSource("trl", "trainer/base_config.py", "_BaseConfig", "TrainingArguments"),
@@ -65,6 +66,11 @@ TPO_CONFIG = Configuration(
     "TargetPOConfig",
     (*GRPO_CONFIG.sources, ClassSource("tpo_torch", "llm/config.py", "TargetPOConfig", "GRPOConfig")),
 )
+# Classes of words that fields take, and the file of transformers that has them.
+ENUMERATIONS = {
+    **dict.fromkeys(("HubStrategy", "IntervalStrategy", "SaveStrategy", "SchedulerType"), "trainer_utils.py"),
+    "OptimizerNames": "training_args.py",
+}
 LORA_CONFIG = Configuration(
     "peft",
     "LoraConfig",
@@ -100,7 +106,8 @@ def source_fields(configuration: Configuration) -> Mapping[str, SettingField]:
     """The fields as the source of the class and its bases says; UnexpectedSource where it cannot be read."""
     written = written_fields(map(_definition, configuration.sources))
     return {
-        name: SettingField(type_of_annotation(field.annotation), _default(field)) for name, field in written.items()
+        name: SettingField(type_of_annotation(field.annotation), _default(field), _words(field.annotation))
+        for name, field in written.items()
     }
 
 
@@ -110,6 +117,22 @@ def _definition(source: ClassSource) -> ast.ClassDef:
     if bases_of(definition) != ([] if source.base is None else [source.base]):
         raise UnexpectedSource(f"{path}: {source.name} extends {bases_of(definition)}, expected {source.base}")
     return definition
+
+
+def _words(annotation: ast.expr) -> tuple[str, ...]:
+    """The words of the enumerations in an annotation."""
+    names = [node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)]
+    return tuple(word for name in names if name in ENUMERATIONS for word in _enumeration(ENUMERATIONS[name], name))
+
+
+@lru_cache
+def _enumeration(file: str, name: str) -> tuple[str, ...]:
+    path = folder_of("transformers") / file
+    body = class_in(tree_of(path, text_of(path)), name).body
+    words = [ast.literal_eval(each.value) for each in body if isinstance(each, ast.Assign)]
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UnexpectedSource(f"{path}: {name} has the words {words}")
+    return tuple(words)
 
 
 def _default(field: WrittenField) -> object:

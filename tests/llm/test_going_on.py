@@ -1,0 +1,159 @@
+"""One process in a folder at a time; what a run goes on from, and by which code, is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import tiny_llm as tiny
+
+from tpo_ref.study import locks
+from tpo_ref.study.cli import commands as cli
+from tpo_ref.study.errors import InUse
+from tpo_torch.llm import TargetPOConfig, TargetPOTrainer, origin
+from tpo_torch.llm.program import callbacks
+from tpo_torch.llm.program import tiny as small
+from tpo_torch.llm.program.record import Folder
+
+pytestmark = tiny.FILTERS
+MICRO = ["train", "tiny", *tiny.MICRO, "trainer.save_steps=1", "trainer.save_total_limit=null"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with a run that was stopped after its second step."""
+    out = tmp_path_factory.mktemp("stopped")
+    real = callbacks.Progress.on_step_begin
+
+    def interrupted(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, args, state, control, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_step_begin", interrupted)
+        assert cli.run([*MICRO, "--out", str(out)]) == cli.INTERRUPTED
+    return out
+
+
+@pytest.fixture
+def out(stopped: Path, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(stopped, tmp_path / "runs")
+    yield tmp_path / "runs"
+    assert not list(tmp_path.rglob("*.lock")), "a lock outlives its run"
+
+
+def folder_of(out: Path) -> Folder:
+    return Folder(out / "llm" / "micro-tpo")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize("option", ["--resume", "--fresh"])
+def test_a_second_process_is_told_who_has_the_folder(
+    option: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(out)
+    with locks.held(folder_of(out).path, "the run's folder"):
+        assert cli.run([*MICRO, "--out", str(out), option]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder_of(out).path} is in use by process {os.getpid()} on " in said
+    assert "choose another name=…, seed=… or --out" in said
+    assert content(out) == before
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_left_alone(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = locks.held
+
+    def late(path: Path, *args: Any, **kwargs: Any) -> Any:
+        record = folder_of(out)
+        if path == record.path:
+            record.finish(*finished, {})
+        return real(path, *args, **kwargs)
+
+    from tpo_torch.llm.program.settings import reading
+
+    finished = (reading.load("tiny", MICRO[2:]), "")
+    monkeypatch.setattr(locks, "held", late)
+    before = content(folder_of(out).checkpoints)
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert content(folder_of(out).checkpoints) == before
+
+
+def test_two_trainers_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    trainer = TargetPOTrainer(
+        tiny.model(),
+        tiny.reward,
+        TargetPOConfig(**tiny.arguments(tmp_path, save_strategy="steps", max_steps=1)),
+        train_dataset=tiny.prompts(),
+        processing_class=tiny.tokenizer(),
+    )
+    with locks.held(tmp_path, "here"), pytest.raises(InUse, match="choose another output_dir"):
+        trainer.train()
+    trainer.args.save_strategy = "no"
+    with locks.held(tmp_path, "here"):
+        trainer.train()
+
+
+def test_a_cold_start_waits_for_the_warm_up_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tpo_torch.llm import tasks
+    from tpo_torch.llm.program.display import Silent
+    from tpo_torch.llm.program.settings import reading
+
+    settings = reading.load("tiny", tiny.MICRO)
+    task = tasks.load(settings.task, **settings.task_options)
+    real, said = locks.held, []
+
+    class Told(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    def other_first(path: Path, *args: Any, waiting: Any = None, **kwargs: Any) -> Any:
+        # The other process ends while this one waits.
+        monkeypatch.setattr(locks, "held", real)
+        small.ensure(settings, task, tmp_path)
+        waiting("waited")
+        return real(path, *args, waiting=waiting, **kwargs)
+
+    monkeypatch.setattr(locks, "held", other_first)
+    made = small.ensure(settings, task, tmp_path, Told())
+    assert said == ["waited", f"warm-up: {made} (cached)"]
+
+
+@pytest.mark.filterwarnings("default:.*made by other code")
+def test_other_code_is_refused_unless_asked_for(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = origin.here()
+    other = replace(
+        here, sources={**here.sources, "tpo_torch.tpo": "another"}, versions={**here.versions, "trl": "9.9"}
+    )
+    monkeypatch.setattr(origin, "here", lambda: other)
+    before = content(out)
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"was made by other code (code of tpo_torch.tpo; trl {here.versions['trl']} there, 9.9 here)" in said
+    assert "say --other-code" in said
+    assert content(out) == before
+    assert cli.run([*MICRO, "--out", str(out), "--resume", "--other-code"]) == 0
+    assert "checkpoint-2: was made by other code (code of tpo_torch.tpo; trl" in capsys.readouterr().err
+
+
+def test_what_is_passed_over_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = folder_of(out).checkpoints
+    (checkpoints / "checkpoint-2" / "optimizer.pt").unlink()
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert f"{checkpoints}/checkpoint-2: passed over, its optimizer.pt" in said
+    assert f"resumed from {checkpoints}/checkpoint-1" in said

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tpo_ref import checks
-from tpo_ref.study import files, registry
+from tpo_ref.study import names, registry
 from tpo_ref.study.cli import commands, words
 from tpo_ref.study.protocol import Check
 
@@ -136,5 +136,5 @@ def test_an_unknown_name_is_answered_shortly(names: list[str], given_name: str) 
 
 @given(st.text(max_size=400))
 def test_a_long_name_is_shown_shortly(text: str) -> None:
-    assert len(files.shown(text)) < 700
-    assert "\n" not in files.shown(text)
+    assert len(names.shown(text)) < 700
+    assert "\n" not in names.shown(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tpo_ref import checks
-from tpo_ref.study import files
+from tpo_ref.study import files, names
 from tpo_ref.study import results as storage
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.context import CPU, Context, MethodProgress
@@ -51,7 +51,7 @@ class Request:
         if not self.experiment.devices and self.device != CPU:
             raise ValueError(f"device: got {self.device!r}, but {self.experiment.id} runs on the CPU alone; drop it")
         if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device: got {files.shown(self.device)}, expected cpu, cuda, or one such as cuda:1")
+            raise ValueError(f"device: got {names.shown(self.device)}, expected cpu, cuda, or one such as cuda:1")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
             for method in resolve_methods(self.experiment, self.methods, self.scale)

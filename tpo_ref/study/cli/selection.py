@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tpo_ref import checks
 from tpo_ref.study import claims, registry, results, suites, tables
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.cli import show
@@ -15,6 +14,8 @@ from tpo_ref.study.reports import ExperimentReport, SuiteReport
 from tpo_ref.study.results import Result, StoredResults
 from tpo_ref.study.runner import Request, ensure
 
+# How many names a message lists where there may be many.
+SOME = 8
 # The results of each experiment that has some.
 MemberUnits = Mapping[str, StoredResults]
 
@@ -51,7 +52,7 @@ def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selec
 def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
     """As `select`, but ValueError where no name is given."""
     if not ids:
-        options = ", ".join((*registry.SUITES, *registry.EXPERIMENTS)[: checks.SOME])
+        options = ", ".join((*registry.SUITES, *registry.EXPERIMENTS)[:SOME])
         raise ValueError(f"ids: got none, expected at least one of {options}, …; `tpo list` shows all")
     return select(ids, choices, fresh)
 

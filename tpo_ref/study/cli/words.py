@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tpo_ref.study import files
+from tpo_ref.study import names
 from tpo_ref.study.cli.options import POSITIONAL, Options
 
 HELP = ("-h", "--help")
@@ -110,7 +110,7 @@ def _is_several(kind: Any) -> bool:
 def _check_values(name: str, values: Sequence[str], kind: Any) -> None:
     if kind is bool:
         if values:
-            raise ValueError(f"{name}: got {files.shown(values[0])}, but it takes no value; leave that out")
+            raise ValueError(f"{name}: got {names.shown(values[0])}, but it takes no value; leave that out")
         return
     kinds = typing.get_args(kind)
     if not values and not _is_several(kind):
@@ -119,19 +119,19 @@ def _check_values(name: str, values: Sequence[str], kind: Any) -> None:
         if typing.get_origin(kind) is Literal and value not in kinds:
             raise _unknown(name, value, kinds)
         if int in kinds and not WHOLE.fullmatch(value):
-            raise ValueError(f"{name}: got {files.shown(value)}, expected a whole number of at most 18 digits")
+            raise ValueError(f"{name}: got {names.shown(value)}, expected a whole number of at most 18 digits")
         if Path in (kind, *kinds):
-            files.check_folder(name, Path(value))
+            names.check_folder(name, Path(value))
         else:
-            files.check_name(name, value)
+            names.check_name(name, value)
 
 
 def _check_places(command: str, places: Sequence[str], grammar: Grammar) -> None:
     if not grammar.many and len(places) != len(grammar.places):
         expected = " ".join(grammar.places) or "no more words"
-        raise ValueError(f"{command}: got {files.shown(' '.join(places)) if places else 'none'}, expected {expected}")
+        raise ValueError(f"{command}: got {names.shown(' '.join(places)) if places else 'none'}, expected {expected}")
     for place in places:
-        files.check_name(grammar.places[0].split()[0], place)
+        names.check_name(grammar.places[0].split()[0], place)
 
 
 def _unknown(name: str, word: str, options: Sequence[str] | Mapping[str, Any]) -> ValueError:

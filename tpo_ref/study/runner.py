@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tpo_ref import checks
-from tpo_ref.study import files, names
+from tpo_ref.study import files
 from tpo_ref.study import results as storage
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
+from tpo_ref.study.names import shown
 from tpo_ref.study.protocol import Arrays, Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
@@ -51,7 +52,7 @@ class Request:
         if not self.experiment.devices and self.device != CPU:
             raise ValueError(f"device: got {self.device!r}, but {self.experiment.id} runs on the CPU alone; drop it")
         if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device: got {names.shown(self.device)}, expected cpu, cuda, or one such as cuda:1")
+            raise ValueError(f"device: got {shown(self.device)}, expected cpu, cuda, or one such as cuda:1")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
             for method in resolve_methods(self.experiment, self.methods, self.scale)

@@ -50,6 +50,7 @@ MISTAKES = [
     ([*SMOKE, "--methods"], "methods: got none, expected some of"),
     ([*SMOKE, "--methods", "a\0b"], "methods: got 'a\\x00b', which has a null byte"),
     ([*SMOKE, "--device", "cuda:99"], "device: got 'cuda:99'"),
+    ([*SMOKE, "--device", "cuda:x"], "device: got 'cuda:x', expected cpu, cuda, or one such as cuda:1"),
     ([*SMOKE, "--out", "file"], "out: got 'file', but 'file' is a file; choose a folder"),
     ([*SMOKE, "--out", "file/sub"], "out: got 'file/sub', but 'file' is a file"),
     ([*SMOKE, "--out", LONG], "with a name of 300 bytes, expected at most 255"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 # What Linux and macOS take, with room for the suffixes of temporary names; and how much of a long one is shown.
 NAME_BYTES, PATH_BYTES, SHOWN = 255, 4_000, 60
+# A kind of device as torch names it, and its number.
+DEVICE = re.compile(r"[a-z]+(:[0-9]{1,3})?")
 
 
 def check_name(name: str, text: str) -> None:
@@ -32,6 +35,12 @@ def check_folder(name: str, folder: Path) -> None:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise ValueError(f"{name}: got {shown(str(folder))}, but {shown(str(place))} is a file; choose a folder")
+
+
+def check_device(device: str) -> None:
+    """ValueError for what is no name of a device, whatever this machine has."""
+    if not DEVICE.fullmatch(device):
+        raise ValueError(f"device: got {shown(device)}, expected cpu, cuda, or one such as cuda:1")
 
 
 def shown(text: str) -> str:

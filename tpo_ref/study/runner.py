@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +17,11 @@ from tpo_ref.study import results as storage
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
-from tpo_ref.study.names import shown
 from tpo_ref.study.protocol import Arrays, Experiment, resolve_methods
 from tpo_ref.study.results import Key, Result
 
 # More than any study needs, and few enough to be listed in a record.
 MOST_SEEDS = 100_000
-
-# A kind of device as torch names it, and its number.
-DEVICE = re.compile(r"[a-z]+(:[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -51,8 +46,6 @@ class Request:
             raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}; leave it out for the scale's own")
         if not self.experiment.devices and self.device != CPU:
             raise ValueError(f"device: got {self.device!r}, but {self.experiment.id} runs on the CPU alone; drop it")
-        if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device: got {shown(self.device)}, expected cpu, cuda, or one such as cuda:1")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
             for method in resolve_methods(self.experiment, self.methods, self.scale)

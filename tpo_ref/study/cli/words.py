@@ -120,6 +120,8 @@ def _check_values(name: str, values: Sequence[str], kind: Any) -> None:
             raise _unknown(name, value, kinds)
         if int in kinds and not WHOLE.fullmatch(value):
             raise ValueError(f"{name}: got {names.shown(value)}, expected a whole number of at most 18 digits")
+        if name == "device":
+            names.check_device(value)
         if Path in (kind, *kinds):
             names.check_folder(name, Path(value))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from tpo_torch.llm import TargetPOTrainer, tasks
 from tpo_torch.llm.checkpoints import latest
+from tpo_torch.llm.program import run
 from tpo_torch.llm.program.evaluation.evaluate import Generation, Sampling, _scored
-from tpo_torch.llm.tasks.task import Task
+from tpo_torch.llm.tasks.task import Task, digest
 
 pytestmark = tiny.FILTERS
 
@@ -188,6 +190,28 @@ def test_a_row_that_cannot_arrive_is_named(tmp_path: Path, rows: str, kind: type
     with pytest.raises(kind, match=rf"own\.py: dataset\('train', …\).*{message}") as caught:
         write(tmp_path, rows)
     assert "\n" not in str(caught.value)
+
+
+def test_prompts_that_differ_between_processes_or_from_those_a_run_began_with_are_refused(tmp_path: Path) -> None:
+    task = write(tmp_path, AWKWARD)
+    options: Any = SimpleNamespace(task="own.py")
+    digests = [digest(task), digest(write(tmp_path, AWKWARD)), digest(write(tmp_path, AWKWARD.replace('"c"', '"b"')))]
+    assert digests[0] == digests[1] != digests[2]
+    record: dict[str, Any] = {}
+    folder = SimpleNamespace(path=tmp_path, read=lambda: record)
+    whole, resumed = (_plan(folder, place) for place in (None, tmp_path))
+    with pytest.raises(ValueError, match=r"task: own\.py makes different prompts in each process"):
+        run.check_same(options, digests, whole)
+    # A run of before there was a digest goes on.
+    run.check_same(options, digests[:2], resumed)
+    record["prompts_sha256"] = digests[2]
+    run.check_same(options, digests[:2], whole)
+    with pytest.raises(ValueError, match=r"makes other prompts than those that .* began with; restore the task"):
+        run.check_same(options, digests[:2], resumed)
+
+
+def _plan(folder: Any, checkpoint: Path | None) -> Any:
+    return SimpleNamespace(folder=folder, checkpoint=checkpoint)
 
 
 def test_a_data_set_without_the_rows_numbers_is_an_error_not_a_wrong_answer(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tpo_torch.llm.program.settings.sections import RunSettings
 
 FORMAT = 1
 RUNNING, FINISHED = "running", "finished"
+# The digest of the prompts that the run began with.
+PROMPTS = "prompts_sha256"
 NEEDED = ("name", "model", "task", "method")
 
 
@@ -103,16 +105,16 @@ class Folder:
             )
         return True
 
-    def begin(self, settings: RunSettings, layout: str, fresh: bool) -> None:
-        """Make the folder and its record; with `fresh`, without what was there."""
+    def begin(self, settings: RunSettings, layout: str, fresh: bool, prompts: str | None = None) -> None:
+        """Make the folder and its record, with the digest of the prompts; with `fresh`, without what was there."""
         if fresh:
             # A folder without a record may belong to another program; leave its files.
             files.remove_folder(self.path if self.record.exists() else self.checkpoints)
-        self._write(settings, layout, RUNNING, {})
+        self._write(settings, layout, RUNNING, {}, prompts)
 
     def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any]) -> None:
         """Mark the run as finished, with its final figures."""
-        self._write(settings, layout, FINISHED, outcome)
+        self._write(settings, layout, FINISHED, outcome, self.read().get(PROMPTS))
 
     def log(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Write the whole log anew, so that a resumed run has no line twice; non-finite numbers become null."""
@@ -133,8 +135,10 @@ class Folder:
     def _has_checkpoints(self) -> bool:
         return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
-    def _write(self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any]) -> None:
-        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
+    def _write(
+        self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any], prompts: str | None
+    ) -> None:
+        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout, PROMPTS: prompts}
         provenance = results.provenance(("torch", *LIBRARIES.values()))
         files.write_json(self.record, {**content, "outcome": outcome, **vars(provenance)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,12 @@ def messages(question: str, instruction: str, system: str | None) -> list[Messag
 def key(prompt: Any) -> str:
     """A prompt as one string, so that prompts can be compared."""
     return json.dumps(prompt, sort_keys=True)
+
+
+def digest(task: Task) -> str:
+    """SHA-256 of the prompts of a task in their order: equal where two processes, or two starts, see the same task."""
+    prompts = [[key(prompt) for prompt in split["prompt"]] for split in (task.train, task.evaluation)]
+    return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
 
 
 def held_out(name: str, train: Iterable[Row], candidates: Iterable[Row], size: int | None) -> tuple[list[Row], int]:

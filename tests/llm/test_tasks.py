@@ -325,11 +325,14 @@ def test_options_reach_the_generator() -> None:
         ("gym:chain_sum", {"train_size": 0}, "train_size: got 0, expected a whole number, 1"),
         ("graph_color", {"eval_size": 2.0}, "eval_size: got 2.0"),
         ("gsm8k", {"seed": -1}, "seed: got -1"),
+        ("gym:chain_sum", {"seed": 10**30}, r"seed: got 10+, expected at most 4294967295"),
+        ("gsm8k", {"strict": "no"}, "strict: got 'no', expected true or false"),
+        ("gym:chain_sum", {"partial": "no"}, "partial: got 'no', expected true or false"),
         ("gsm8k", {"train_size": 41}, "train_size: got 41, expected at most the 40 problems"),
     ],
 )
 def test_what_is_misspelt_or_out_of_range_is_named(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         tasks.load(name, **options)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tpo_torch.llm.tasks.answers import hashed, last_number, number, text_of
-from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
+from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, flag, held_out, messages, seed_of, whole
 from tpo_torch.shared.data import load_gsm8k
 
 INSTRUCTION = 'Think step by step, then write the final answer as a number after "####".'
@@ -37,8 +37,9 @@ def load(
     """
     from datasets import Dataset
 
+    flag("strict", strict)
     problems = load_gsm8k(None if folder is None else Path(folder))
-    generator = np.random.default_rng(whole("seed", seed, 0))
+    generator = np.random.default_rng(seed_of(seed))
     train = _rows(_sample("train_size", problems.train, train_size, generator), instruction, system)
     # The whole test set stands behind a smaller one, in case a problem of it is dropped.
     candidates = _sample("eval_size", problems.test, eval_size, generator, spare=True)

@@ -12,7 +12,7 @@ from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks import registry
 from tpo_torch.llm.tasks.answers import embedded, same_numbers, short, tagged, text_of
 from tpo_torch.llm.tasks.guard import refusal
-from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
+from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, flag, held_out, messages, seed_of, whole
 
 INSTRUCTION = "Give the final answer between <answer> and </answer>."
 # The paper names the tasks, not how many problems; ours are chosen (deviation D64).
@@ -54,8 +54,10 @@ def load(
     from datasets import Dataset
 
     check(name, options)
-    for option, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
-        whole(option, value, least)
+    for option, value in (("train_size", train_size), ("eval_size", eval_size)):
+        whole(option, value, 1)
+    seed_of(seed)
+    flag("partial", partial)
     if train_size > EVALUATION_OFFSET:
         raise ValueError(f"train_size: got {train_size}, expected at most {EVALUATION_OFFSET}, where evaluation begins")
     later = seed + EVALUATION_OFFSET

@@ -23,7 +23,7 @@ from typing import Any
 from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import text_of
 from tpo_torch.llm.tasks.rows import NUMBER, Rows, checked
-from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, whole
+from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, seed_of, whole
 
 REQUIRED = {"dataset": "dataset(split, size, seed)", "reward": "reward(completions, **columns)"}
 OPTIONAL = {"correct": "correct(completions, **columns)", "solution": "solution(row)"}
@@ -41,6 +41,7 @@ def load(
     Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
         an unknown option, or a prompt in both splits, and for whatever the file itself raises, with its line.
     """
+    seed_of(seed)
     for name, size in (("train_size", train_size), ("eval_size", eval_size)):
         if size is not None:
             whole(name, size, 1)

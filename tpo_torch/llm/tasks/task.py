@@ -16,6 +16,7 @@ Row = dict[str, Any]
 # TRL's signature, every argument by keyword: (prompts, completions, completion_ids, **columns) -> a reward each.
 RewardFunction = Callable[..., list[float | None]]
 
+LARGEST_SEED = 2**32 - 1
 TRAIN, EVALUATION = "train", "evaluation"
 
 
@@ -116,6 +117,20 @@ def columns_of(columns: Mapping[str, Any], *names: str) -> list[list[Any]]:
             what = f"{name}: got the columns {sorted(columns)}, expected the task's own; keep remove_unused_columns off"
             raise KeyError(what)
     return [list(columns[name]) for name in names]
+
+
+def seed_of(seed: Any) -> int:
+    """A seed; ValueError for what is none, or more than the generators and a data set's column take."""
+    if whole("seed", seed, 0) > LARGEST_SEED:
+        raise ValueError(f"seed: got {seed}, expected at most {LARGEST_SEED}")
+    return int(seed)
+
+
+def flag(name: str, x: Any) -> bool:
+    """True or False; TypeError for anything else, such as the text 'no', which would count as True."""
+    if not isinstance(x, bool):
+        raise TypeError(f"{name}: got {x!r}, expected true or false")
+    return x
 
 
 def whole(name: str, x: Any, least: int) -> int:

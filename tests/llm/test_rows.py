@@ -210,6 +210,22 @@ def test_prompts_that_differ_between_processes_or_from_those_a_run_began_with_ar
         run.check_same(options, digests[:2], resumed)
 
 
+def test_a_column_that_a_function_needs_and_no_row_has_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    source = (
+        "def dataset(split, size, seed):\n    return [{'prompt': split, 'length': 1}]\n"
+        "def reward(texts, LENGTH, trainer_state, other=1, **columns):\n    return [1.0 for _ in texts]\n"
+    )
+    path.write_text(source.replace("LENGTH", "length"))
+    assert tasks.load(path).rewards[0](completions=["a"], row=[0], trainer_state=None) == [1.0]
+    path.write_text(source.replace("LENGTH", "lenght"))
+    message = (
+        r"own\.py: reward takes a column which dataset\('train', …\) does not give: got 'lenght', did you mean 'length'"
+    )
+    with pytest.raises(ValueError, match=message):
+        tasks.load(path)
+
+
 def _plan(folder: Any, checkpoint: Path | None) -> Any:
     return SimpleNamespace(folder=folder, checkpoint=checkpoint)
 

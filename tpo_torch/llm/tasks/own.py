@@ -22,7 +22,7 @@ from typing import Any
 
 from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import text_of
-from tpo_torch.llm.tasks.rows import NUMBER, Rows, checked
+from tpo_torch.llm.tasks.rows import NUMBER, PROMPT, TAKEN, Rows, checked
 from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, seed_of, whole
 
 REQUIRED = {"dataset": "dataset(split, size, seed)", "reward": "reward(completions, **columns)"}
@@ -57,6 +57,9 @@ def load(
         checked(f"{path}: dataset({split!r}, …)", _call(path, make, split, size, seed, **options))
         for split, size in sizes.items()
     )
+    for split, part in ((TRAIN, train), (EVALUATION, evaluation)):
+        for name in ("reward", "correct"):
+            _check_columns(path, name, functions[name], split, part)
     rows = Rows(train.returned + evaluation.returned, train.prompts + evaluation.prompts)
     first, last = len(train.returned), len(rows.returned)
     reward_function = _reward(path, reward, rows)
@@ -126,6 +129,22 @@ def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] |
     if "**" in signature and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise TypeError(f"{path}: {name} takes no **columns, but is given every column by name; define {signature}")
     return function  # type: ignore[no-any-return]
+
+
+def _check_columns(path: Path, name: str, function: Callable[..., Any] | None, split: str, rows: Rows) -> None:
+    """ValueError for a column that a function must be given, and that the rows of a split have not."""
+    if function is None:
+        return
+    columns = [column for column in rows.returned[0] if column != PROMPT]
+    # The first parameter is the completions, by whatever name; a reward may ask for what TRL gives, too.
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for parameter in parameters:
+        asked = parameter.kind in kinds and parameter.default is inspect.Parameter.empty
+        if asked and parameter.name not in (*columns, *(TAKEN if name == "reward" else ())):
+            raise unknown(
+                f"{path}: {name} takes a column which dataset({split!r}, …) does not give", parameter.name, columns
+            )
 
 
 def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]) -> None:

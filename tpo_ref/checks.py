@@ -16,6 +16,9 @@ Bools = NDArray[np.bool_]
 SUM_TOLERANCE = 1e-4
 # A misspelt name is answered with so many names at most, each at least this similar.
 CLOSEST, CLOSE = 3, 0.4
+# All options are listed where their names take at most so many characters, else only some; and how much of what was
+# given is repeated.
+LISTED, SOME, SHOWN = 300, 8, 80
 
 
 def array(name: str, x: ArrayLike) -> NDArray[Any]:
@@ -154,13 +157,28 @@ def whole(name: str, x: int, least: int) -> int:
 def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
     """The error for a name that is none of the options: it says what was given, and lists them, the closest first.
 
+    Of many options only some are listed, or none where some are close.
+
     >>> str(unknown("method", "tpp", ("tpo", "dg")))
     "method: got 'tpp', did you mean 'tpo'? All of them: tpo, dg"
+    >>> str(unknown("gym", "item-7", [f"item{i}" for i in range(100)]))
+    "gym: got 'item-7', did you mean 'item7' or 'item97' or 'item87'? There are 100"
     """
     names = list(options)
-    close = difflib.get_close_matches(str(x), names, n=CLOSEST, cutoff=CLOSE)
-    meant = f"did you mean {' or '.join(map(repr, close))}? All of them:" if close else "expected one of"
-    return ValueError(f"{name}: got {x!r}, {meant} {', '.join(names)}")
+    given = repr(x)
+    if len(given) > SHOWN:
+        given = f"{given[: SHOWN // 2]}…{given[-SHOWN // 4 :]}"
+    # A name that is much longer than any resembles none, and finding that out takes long.
+    short = str(x)[: 2 * max(map(len, names), default=0)]
+    close = difflib.get_close_matches(short, names, n=CLOSEST, cutoff=CLOSE) if short == str(x) else []
+    meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    if len(", ".join(names)) <= LISTED:
+        listed = f"{'All of them:' if close else 'expected one of'} {', '.join(names)}"
+    else:
+        listed = (
+            f"There are {len(names)}" if close else f"expected one of {len(names)}, such as {', '.join(names[:SOME])}"
+        )
+    return ValueError(f"{name}: got {given}, {meant}{listed}")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

@@ -325,11 +325,14 @@ def test_options_reach_the_generator() -> None:
         ("gym:chain_sum", {"train_size": 0}, "train_size: got 0, expected a whole number, 1"),
         ("graph_color", {"eval_size": 2.0}, "eval_size: got 2.0"),
         ("gsm8k", {"seed": -1}, "seed: got -1"),
+        ("gym:chain_sum", {"seed": 10**30}, r"seed: got 10+, expected at most 4294967295"),
+        ("gsm8k", {"strict": "no"}, "strict: got 'no', expected true or false"),
+        ("gym:chain_sum", {"partial": "no"}, "partial: got 'no', expected true or false"),
         ("gsm8k", {"train_size": 41}, "train_size: got 41, expected at most the 40 problems"),
     ],
 )
 def test_what_is_misspelt_or_out_of_range_is_named(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         tasks.load(name, **options)
 
 
@@ -453,8 +456,8 @@ def test_a_task_of_ones_own_is_one_file(own: Callable[..., Task]) -> None:
     assert (task.name, len(task.train), len(task.evaluation), task.solution) == ("say", 4, 5, None)
     (message,) = task.train[0]["prompt"]
     assert message["role"] == "user"
-    assert len(task.train[0]["word"]) == 6
-    word = task.evaluation[0]["word"]
+    word = task.evaluation[0]["prompt"][0]["content"][4:-1]
+    assert len(word) == 6
     said = [word, [{"role": "assistant", "content": word}], None]
     assert scores(task, said) == [1.0, 1.0, 0.0]
     assert right(task, said) == [True, True, False]
@@ -464,10 +467,10 @@ def test_ones_own_accuracy_and_worked_answers_are_used(own: Callable[..., Task])
     extra = "def correct(completions, word, **columns):\n    return [w in t for t, w in zip(completions, word)]\n"
     task = own(OWN + extra + "def solution(row):\n    return row['word']\n")
     assert task.solution is not None
-    row = task.evaluation[0]
-    assert task.solution(row) == row["word"]
-    assert right(task, [f"I say {row['word']}"]) == [True]
-    assert scores(task, [f"I say {row['word']}"]) == [0.0]
+    word = task.solution(task.evaluation[0])
+    assert task.evaluation[0]["prompt"][0]["content"] == f"Say {word}."
+    assert right(task, [f"I say {word}"]) == [True]
+    assert scores(task, [f"I say {word}"]) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -542,10 +545,8 @@ def test_anything_that_is_numbers_is_a_reward(own: Callable[..., Task], paid: st
     extra = "def correct(completions, word, **columns):\n    return np.array([True, False])\n"
     head = OWN.replace("import random", "import fractions, random\nimport numpy as np\nimport torch")
     task = own(head.replace("    return [float(text", f"    return {paid}\n    return [float(text") + extra)
-    row = task.evaluation[0]
-    columns = {"word": [row["word"]] * 2}
-    assert task.rewards[0](prompts=[], completions=["a", "b"], completion_ids=[], **columns) == [1.0, 0.0]
-    found = task.correct(["a", "b"], **columns)
+    assert task.rewards[0](prompts=[], completions=["a", "b"], completion_ids=[], row=[0, 0]) == [1.0, 0.0]
+    found = task.correct(["a", "b"], row=[0, 0])
     assert found == [True, False]
     assert all(type(each) is bool for each in found)
 
@@ -553,7 +554,7 @@ def test_anything_that_is_numbers_is_a_reward(own: Callable[..., Task], paid: st
 def test_an_infinite_reward_is_not_right(own: Callable[..., Task]) -> None:
     paid = "[float('inf'), float('nan'), None, 2.0]"
     task = own(OWN.replace("    return [float(text", f"    return {paid}\n    return [float(text"))
-    assert task.correct(list("abcd"), word=list("abcd")) == [False, False, False, True]
+    assert task.correct(list("abcd"), row=[0, 1, 2, 3]) == [False, False, False, True]
 
 
 def test_guesses_at_knights_and_knaves_score_high() -> None:

@@ -276,13 +276,6 @@ def test_mistakes_cost_one_line(capsys: pytest.CaptureFixture[str], arguments: l
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["run", "toy", "--scale", "papr"], ["vrify"], ["run", "toy", "--sedes", "3"]])
-def test_unknown_options_are_errors(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        commands.run(arguments)
-    assert stopped.value.code == 2
-
-
 def test_interruption_keeps_what_is_finished(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,8 @@ def resolve(place: str, choices: Choices) -> Request | Result:
     Raises: ValueError for neither, for an unknown name, or for a file that cannot be trusted.
     """
     if place.endswith(SUFFIXES):
+        if Path(place).is_dir():
+            raise ValueError(f"run: got {place!r}, which is a folder, expected the file of a stored result in it")
         return results.read(Path(place))
     name, slash, method = place.partition("/")
     if not (name and slash and method) or "/" in method:

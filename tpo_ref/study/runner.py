@@ -39,13 +39,15 @@ class Request:
     fresh: bool = False
 
     def keys(self) -> list[Key]:
-        """One key per method; ValueError for an unknown scale or method, or fewer than one seed."""
+        """One key per method; ValueError for a scale, method, device or number of seeds that it has not."""
         if self.scale not in self.experiment.scales:
             raise checks.unknown(f"scale of {self.experiment.id}", self.scale, self.experiment.scales)
         scale = self.experiment.scales[self.scale]
         count = scale.seeds if self.seeds is None else self.seeds
         if not 1 <= count <= MOST_SEEDS:
-            raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}")
+            raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}; leave it out for the scale's own")
+        if not self.experiment.devices and self.device != CPU:
+            raise ValueError(f"device: got {self.device!r}, but {self.experiment.id} runs on the CPU alone; drop it")
         return [
             Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
             for method in resolve_methods(self.experiment, self.methods, self.scale)
@@ -132,7 +134,7 @@ def _check_arrays(experiment: Experiment, key: Key, arrays: Arrays) -> None:
 
 
 def _check_runnable(request: Request) -> None:
-    """MissingExtra without the extra the experiment needs; ValueError for a device it cannot use."""
+    """MissingExtra without the extra the experiment needs."""
     experiment = request.experiment
     if experiment.extra and importlib.util.find_spec(experiment.extra) is None:
         own = experiment.extra in (importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ())
@@ -140,8 +142,6 @@ def _check_runnable(request: Request) -> None:
         raise MissingExtra(
             f"{experiment.id} needs {experiment.extra}, which is not installed; run: pip install {package}"
         )
-    if not experiment.devices and request.device != CPU:
-        raise ValueError(f"device: got {request.device!r}, but {experiment.id} runs on the CPU alone; drop it")
 
 
 def _load(request: Request, key: Key) -> Result | None:

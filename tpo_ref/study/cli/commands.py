@@ -13,6 +13,7 @@ import tyro
 
 from tpo_ref.study import entries
 from tpo_ref.study.choices import Choices
+from tpo_ref.study.cli import words
 from tpo_ref.study.cli.exits import CLAIM_FAILED, INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.cli.options import (
     DEFAULTS,
@@ -120,6 +121,7 @@ COMMANDS = {**OWN, **PACKAGE_COMMANDS}
 def run(arguments: list[str]) -> int:
     """Parse and execute; bad input is one line on standard error and exit code 2."""
     try:
+        words.check(arguments, OWN, list(COMMANDS))
         return int(
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,

@@ -10,6 +10,8 @@ import tyro
 
 from tpo_ref.study.choices import Choices
 
+# What marks a parameter that no option's word stands before.
+POSITIONAL: object = tyro.conf.Positional
 Ids = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="experiments or suites, see `tpo list`")
 ]

@@ -19,6 +19,9 @@ def figure(ids: tuple[str, ...], options: Options, suffix: str, health: bool) ->
     kind = _kind_of_folders(ids)
     if kind is not None:
         return _figure_of_folders(kind, ids, options, suffix)
+    for name in ids:
+        if name not in (*registry.EXPERIMENTS, *registry.SUITES) and Path(name).is_dir():
+            raise ValueError(f"figure: got the folder {name!r}, which holds no run; name a run in it, or an experiment")
     selection = select_some(ids, options)
     units = selection.units()
     folder = options.out / "figures"

@@ -15,6 +15,8 @@ from tpo_ref.study.reports import ExperimentReport, SuiteReport
 from tpo_ref.study.results import Result, StoredResults
 from tpo_ref.study.runner import Request, ensure
 
+# How many names a message lists where there may be many.
+SOME = 8
 # The results of each experiment that has some.
 MemberUnits = Mapping[str, StoredResults]
 
@@ -35,21 +37,24 @@ class Selection:
 def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
     """The selection for these names, everything registered where no name is given.
 
-    Raises: ValueError for a name or method that does not exist.
+    Raises: ValueError for a name, method, scale or device that does not exist, or a number of seeds out of range.
     """
     parts, chosen_suites = suites.expand(ids, choices.methods)
     requests = tuple(
         Request(part.experiment, choices.scale, part.methods, choices.seeds, choices.device, choices.out, fresh)
         for part in parts
     )
+    for request in requests:
+        # Before the first of them runs.
+        request.keys()
     return Selection(requests, tuple(chosen_suites), choices)
 
 
 def select_some(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selection:
     """As `select`, but ValueError where no name is given."""
     if not ids:
-        options = ", ".join((*registry.EXPERIMENTS, *registry.SUITES))
-        raise ValueError(f"ids: got none, expected at least one of {options}")
+        options = ", ".join((*registry.SUITES, *registry.EXPERIMENTS)[:SOME])
+        raise ValueError(f"ids: got none, expected at least one of {options}, …; `tpo list` shows all")
     return select(ids, choices, fresh)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from tpo_ref.checks import unknown
 from tpo_ref.study import claims, files, registry
 from tpo_ref.study.cli import display, pictures, show
 from tpo_ref.study.cli.exits import CLAIM_FAILED
-from tpo_ref.study.cli.options import Options
+from tpo_ref.study.cli.options import DEFAULTS, Options
 from tpo_ref.study.cli.selection import MemberUnits, Selection, count_unjudged, report, select, suite_report, units
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.protocol import Experiment, Suite
@@ -20,7 +22,11 @@ from tpo_ref.study.runner import Request
 def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     """Judge and print every claim, save the reports where a folder is given; CLAIM_FAILED when one fails."""
     if any(name in registry.CHECKS for name in ids):
-        return _check(ids, options.as_json)
+        return _check(ids, options, folder)
+    names = (*registry.EXPERIMENTS, *registry.SUITES, *registry.CHECKS)
+    for name in ids:
+        if name not in names:
+            raise unknown("experiment, suite or check", name, names)
     selection = select(ids, options)
     if folder is not None:
         files.check_writable(folder)
@@ -78,13 +84,15 @@ def _judge_suite(
     return judgement
 
 
-def _check(ids: tuple[str, ...], as_json: bool) -> int:
+def _check(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     name = next(name for name in ids if name in registry.CHECKS)
     if len(ids) > 1:
         raise ValueError(f"{name}: got {' '.join(ids)}, expected it alone; it is no experiment")
+    if folder is not None or replace(options, as_json=False) != DEFAULTS:
+        raise ValueError(f"{name}: got options of experiments, but it is none; give it no more than --json")
     check = registry.CHECKS[name]
     cases = check.cases()
-    if as_json:
+    if options.as_json:
         show.print_json([case.plain() for case in cases])
     else:
         show.print_table([list(check.columns), *(case.cells() for case in cases)], check.title)

@@ -18,6 +18,8 @@ from tpo_torch.llm.program.settings.sections import RunSettings
 
 FORMAT = 2
 RUNNING, FINISHED = "running", "finished"
+# The digest of the prompts that the run began with.
+PROMPTS = "prompts_sha256"
 NEEDED = ("name", "model", "task", "method")
 
 
@@ -113,10 +115,18 @@ class Folder:
             )
         return True
 
-    def begin(self, settings: RunSettings, layout: str, fresh: bool, checkpoint: Path | None = None) -> str:
+    def begin(
+        self,
+        settings: RunSettings,
+        layout: str,
+        fresh: bool,
+        prompts: str | None = None,
+        checkpoint: Path | None = None,
+    ) -> str:
         """Make the folder and its record; with `fresh`, without what was there.
 
-        Args: checkpoint, which the run goes on from: the parts before it stay in the record, up to there.
+        Args: prompts, their digest; checkpoint, which the run goes on from: the parts before it stay in the record, up
+            to there.
         Returns: in what code the part before differs from this one, in words; empty where it does not.
         """
         if fresh:
@@ -127,7 +137,7 @@ class Folder:
             before = sum(part.seconds for part in earlier[:-1])
             earlier[-1] = dataclasses.replace(earlier[-1], seconds=max(checkpoints.seconds(checkpoint) - before, 0.0))
         here = Part(origins.provenance(("torch", *LIBRARIES.values())), 0.0)
-        self._write(settings, layout, RUNNING, {}, [*earlier, here])
+        self._write(settings, layout, RUNNING, {}, [*earlier, here], prompts)
         return origins.change(earlier[-1].provenance, here.provenance) if earlier else ""
 
     def finish(self, settings: RunSettings, layout: str, outcome: Mapping[str, Any], seconds: float) -> None:
@@ -135,7 +145,7 @@ class Folder:
         parts = self.parts()
         parts[-1] = dataclasses.replace(parts[-1], seconds=seconds)
         total = {"seconds": sum(part.seconds for part in parts), "resumed": len(parts) > 1}
-        self._write(settings, layout, FINISHED, {**outcome, **total}, parts)
+        self._write(settings, layout, FINISHED, {**outcome, **total}, parts, self.read().get(PROMPTS))
 
     def parts(self) -> list[Part]:
         """How the run was made, a part for every time that it was begun or gone on with."""
@@ -161,9 +171,15 @@ class Folder:
         return self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
 
     def _write(
-        self, settings: RunSettings, layout: str, state: str, outcome: Mapping[str, Any], parts: Sequence[Part]
+        self,
+        settings: RunSettings,
+        layout: str,
+        state: str,
+        outcome: Mapping[str, Any],
+        parts: Sequence[Part],
+        prompts: str | None,
     ) -> None:
-        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
+        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout, PROMPTS: prompts}
         files.write_sealed(self.record, {**content, "outcome": outcome, "parts": parts})
 
 

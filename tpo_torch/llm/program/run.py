@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -19,9 +21,11 @@ from tpo_torch.llm.program import pretrained, quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, check_prompts, layout_error
+from tpo_torch.llm.program.record import PROMPTS
 from tpo_torch.llm.program.settings import switches, upstream
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings
 from tpo_torch.llm.program.settings.switching import GRPO
+from tpo_torch.llm.tasks.task import digest
 from tpo_torch.llm.trainer import TargetPOTrainer
 
 # What a run uses where its configuration says nothing. TRL would report to every service that happens to be installed;
@@ -51,13 +55,33 @@ def train(plan: Plan, display: Display) -> None:
             display.say(f"running {settings.task}")
         arguments, task = ingredients(plan)
         state.wait_for_everyone()
+        prompts = digest(task)
+        check_same(settings, gather_object([prompts]), plan)
         if state.is_main_process:
-            change = folder.begin(settings, layout(settings, arguments), plan.fresh, plan.checkpoint)
+            change = folder.begin(settings, layout(settings, arguments), plan.fresh, prompts, plan.checkpoint)
             if change:
                 display.say(f"{folder.path}: goes on by other code or versions than before: {change}")
         with state.main_process_first():
             place = plan.model or str(tiny.ensure(settings, task, plan.out, display))
         _run(plan, place, arguments, task, display)
+
+
+def check_same(settings: RunSettings, digests: Sequence[str], plan: Plan) -> None:
+    """ValueError where processes, or a run and the one that goes on with it, have different prompts.
+
+    Args: digests, of the prompts of each process.
+    """
+    if len(set(digests)) > 1:
+        raise ValueError(
+            f"task: {settings.task} makes different prompts in each process, and a group would be of several; "
+            "let them depend on split, size and seed alone (set PYTHONHASHSEED=0 where they come from sets of strings)"
+        )
+    before = None if plan.checkpoint is None else plan.folder.read().get(PROMPTS)
+    if before not in (None, digests[0]):
+        raise ValueError(
+            f"task: {settings.task} makes other prompts than those that {plan.folder.path} began with; "
+            "restore the task, or --fresh begins again"
+        )
 
 
 def processes(settings: RunSettings) -> PartialState:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tpo_torch.llm.tasks.answers import hashed, last_number, number, text_of
-from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
+from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, flag, held_out, messages, seed_of, whole
 from tpo_torch.shared.data import load_gsm8k
 
 INSTRUCTION = 'Think step by step, then write the final answer as a number after "####".'
@@ -36,8 +37,9 @@ def load(
     """
     from datasets import Dataset
 
+    flag("strict", strict)
     problems = load_gsm8k(None if folder is None else Path(folder))
-    generator = np.random.default_rng(whole("seed", seed, 0))
+    generator = np.random.default_rng(seed_of(seed))
     train = _rows(_sample("train_size", problems.train, train_size, generator), instruction, system)
     # The whole test set stands behind a smaller one, in case a problem of it is dropped.
     candidates = _sample("eval_size", problems.test, eval_size, generator, spare=True)
@@ -68,7 +70,7 @@ def _rows(problems: Sequence[Row], instruction: str, system: str | None) -> list
     return [
         {
             "prompt": messages(row["question"], instruction, system),
-            "answer": hashed(row["answer"]),
+            "answer": row["answer"].rpartition("####")[2].strip().replace(",", ""),
             "rationale": row["answer"],
         }
         for row in problems
@@ -88,4 +90,8 @@ def _right(completions: Sequence[Any], columns: dict[str, Any], strict: bool) ->
     pairs = zip(completions, answers, strict=True)
     if strict:
         return [hashed(text_of(completion)) == answer for completion, answer in pairs]
-    return [last_number(text_of(completion)) == number(answer) for completion, answer in pairs]
+    return [_same(last_number(text_of(completion)), number(answer)) for completion, answer in pairs]
+
+
+def _same(found: Decimal | None, right: Decimal | None) -> bool:
+    return right is not None and found == right

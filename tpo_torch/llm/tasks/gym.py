@@ -10,9 +10,9 @@ from typing import Any
 
 from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks import registry
-from tpo_torch.llm.tasks.answers import short, tagged, text_of
+from tpo_torch.llm.tasks.answers import embedded, same_numbers, short, tagged, text_of
 from tpo_torch.llm.tasks.guard import refusal
-from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, held_out, messages, whole
+from tpo_torch.llm.tasks.task import RewardFunction, Row, Task, columns_of, flag, held_out, messages, seed_of, whole
 
 INSTRUCTION = "Give the final answer between <answer> and </answer>."
 # The paper names the tasks, not how many problems; ours are chosen (deviation D64).
@@ -54,8 +54,10 @@ def load(
     from datasets import Dataset
 
     check(name, options)
-    for option, value, least in (("train_size", train_size, 1), ("eval_size", eval_size, 1), ("seed", seed, 0)):
-        whole(option, value, least)
+    for option, value in (("train_size", train_size), ("eval_size", eval_size)):
+        whole(option, value, 1)
+    seed_of(seed)
+    flag("partial", partial)
     if train_size > EVALUATION_OFFSET:
         raise ValueError(f"train_size: got {train_size}, expected at most {EVALUATION_OFFSET}, where evaluation begins")
     later = seed + EVALUATION_OFFSET
@@ -111,12 +113,21 @@ def _row(source: Any, seed: int, index: int, instruction: str, system: str | Non
 
 
 def _score(source: Any, text: str, entry: Entry) -> float:
-    """Upstream's score of the tagged answer; 0 where upstream fails on it: a model can write anything."""
+    """Upstream's score of the tagged answer; 0 where upstream fails on it: a model can write anything.
+
+    Nothing either where the right answer is only part of a longer word (deviation D68), unless upstream takes the
+    answer for the same number, to its tolerance.
+    """
+    said, right = short(tagged(text)), entry["answer"]
     try:
-        score = float(source.score_answer(short(tagged(text)), entry))
+        score = float(source.score_answer(said, entry))
     except Exception:
         return 0.0
-    return score if math.isfinite(score) else 0.0
+    if not math.isfinite(score):
+        return 0.0
+    if isinstance(right, str) and said is not None and embedded(right, said):
+        return score if score >= 1 and same_numbers(right, said) else 0.0
+    return score
 
 
 def _scores(score: Score, completions: Sequence[Any], columns: dict[str, Any]) -> list[float]:

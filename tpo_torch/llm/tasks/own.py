@@ -8,6 +8,7 @@ right; and `solution(row)`, a right answer in full text. Parameters of `dataset`
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -21,12 +22,12 @@ from typing import Any
 
 from tpo_ref.checks import unknown
 from tpo_torch.llm.tasks.answers import text_of
-from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, whole
+from tpo_torch.llm.tasks.rows import NUMBER, PROMPT, TAKEN, Rows, checked
+from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, seed_of, whole
 
 REQUIRED = {"dataset": "dataset(split, size, seed)", "reward": "reward(completions, **columns)"}
 OPTIONAL = {"correct": "correct(completions, **columns)", "solution": "solution(row)"}
 SHARED = ("split", "size", "seed")
-ROLES = ("system", "user", "assistant")
 
 
 def load(
@@ -40,8 +41,7 @@ def load(
     Raises: FileNotFoundError; TypeError, ValueError for a function that is missing or takes or returns the wrong thing,
         an unknown option, or a prompt in both splits, and for whatever the file itself raises, with its line.
     """
-    from datasets import Dataset
-
+    seed_of(seed)
     for name, size in (("train_size", train_size), ("eval_size", eval_size)):
         if size is not None:
             whole(name, size, 1)
@@ -53,15 +53,23 @@ def load(
     assert reward is not None
     _check_options(path, make, options)
     sizes = {TRAIN: train_size, EVALUATION: eval_size}
-    rows = {split: _rows(path, split, _call(path, make, split, size, seed, **options)) for split, size in sizes.items()}
-    reward_function = _reward(path, reward)
+    train, evaluation = (
+        checked(f"{path}: dataset({split!r}, …)", _call(path, make, split, size, seed, **options))
+        for split, size in sizes.items()
+    )
+    for split, part in ((TRAIN, train), (EVALUATION, evaluation)):
+        for name in ("reward", "correct"):
+            _check_columns(path, name, functions[name], split, part)
+    rows = Rows(train.returned + evaluation.returned, train.prompts + evaluation.prompts)
+    first, last = len(train.returned), len(rows.returned)
+    reward_function = _reward(path, reward, rows)
     return Task(
         name=path.stem,
-        train=Dataset.from_list(rows[TRAIN]),
-        evaluation=Dataset.from_list(rows[EVALUATION]),
+        train=rows.dataset(0, first),
+        evaluation=rows.dataset(first, last),
         rewards=(reward_function,),
-        correct=_correct(path, functions["correct"], reward_function),
-        solution=_solution(path, functions["solution"]),
+        correct=_correct(path, functions["correct"], reward_function, rows),
+        solution=_solution(path, functions["solution"], rows),
     )
 
 
@@ -91,7 +99,7 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _call(path: Path, function: Callable[..., Any], *values: Any, **options: Any) -> Any:
+def _call(path: Path, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
     """What a function of the file returns; ValueError saying where in the file it raised."""
     try:
         return function(*values, **options)
@@ -123,6 +131,22 @@ def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] |
     return function  # type: ignore[no-any-return]
 
 
+def _check_columns(path: Path, name: str, function: Callable[..., Any] | None, split: str, rows: Rows) -> None:
+    """ValueError for a column that a function must be given, and that the rows of a split have not."""
+    if function is None:
+        return
+    columns = [column for column in rows.returned[0] if column != PROMPT]
+    # The first parameter is the completions, by whatever name; a reward may ask for what TRL gives, too.
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for parameter in parameters:
+        asked = parameter.kind in kinds and parameter.default is inspect.Parameter.empty
+        if asked and parameter.name not in (*columns, *(TAKEN if name == "reward" else ())):
+            raise unknown(
+                f"{path}: {name} takes a column which dataset({split!r}, …) does not give", parameter.name, columns
+            )
+
+
 def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]) -> None:
     parameters = inspect.signature(make).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -133,30 +157,9 @@ def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]
             raise unknown(f"option of {path}", option, (*names, "train_size", "eval_size", "seed"))
 
 
-def _rows(path: Path, split: str, rows: Any) -> list[Row]:
-    where = f"{path}: dataset({split!r}, …)"
-    if not isinstance(rows, Sequence) or not all(isinstance(row, dict) for row in rows) or not rows:
-        content = f"{len(rows)} items" if isinstance(rows, Sequence) else type(rows).__name__
-        raise TypeError(f"{where} returned {content}, expected a list of at least one dict, each with a 'prompt'")
-    return [{**row, "prompt": _chat(where, row)} for row in rows]
-
-
-def _chat(where: str, row: Row) -> list[dict[str, str]]:
-    prompt = row.get("prompt")
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    fine = isinstance(prompt, Sequence) and len(prompt) > 0
-    if not fine or not all(isinstance(m, dict) and m.get("role") in ROLES and "content" in m for m in prompt or ()):
-        raise TypeError(
-            f"{where}: got the prompt {prompt!r}, expected a string or messages {{'role', 'content'}} "
-            f"with a role of {', '.join(ROLES)}"
-        )
-    return list(prompt or ())
-
-
-def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
+def _reward(path: Path, function: Callable[..., Any], rows: Rows) -> RewardFunction:
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        answer = _call(path, function, [text_of(each) for each in completions], **columns)
+        answer = _call(path, function, [text_of(each) for each in completions], **rows.columns(columns))
         values = _one_each(path, "reward", answer, len(completions), _is_number, "a number or None")
         return [None if value is None else float(value) for value in values]
 
@@ -164,23 +167,25 @@ def _reward(path: Path, function: Callable[..., Any]) -> RewardFunction:
     return reward
 
 
-def _correct(path: Path, function: Callable[..., Any] | None, reward: RewardFunction) -> Callable[..., list[bool]]:
+def _correct(
+    path: Path, function: Callable[..., Any] | None, reward: RewardFunction, rows: Rows
+) -> Callable[..., list[bool]]:
     def correct(completions: Sequence[Any], **columns: Any) -> list[bool]:
         if function is None:
             rewards = reward(completions, **columns)
             return [value is not None and math.isfinite(value) and value >= 1 for value in rewards]
-        answer = _call(path, function, [text_of(each) for each in completions], **columns)
+        answer = _call(path, function, [text_of(each) for each in completions], **rows.columns(columns))
         return _one_each(path, "correct", answer, len(completions), lambda value: isinstance(value, bool), "a bool")
 
     return correct
 
 
-def _solution(path: Path, function: Callable[..., Any] | None) -> Callable[[Row], str] | None:
+def _solution(path: Path, function: Callable[..., Any] | None, rows: Rows) -> Callable[[Row], str] | None:
     if function is None:
         return None
 
     def solution(row: Row) -> str:
-        text = _call(path, function, row)
+        text = _call(path, function, copy.deepcopy(rows.returned[row[NUMBER]]))
         if not isinstance(text, str):
             raise TypeError(f"{path}: solution returned {text!r}, expected the text of a right answer")
         return text

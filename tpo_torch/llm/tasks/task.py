@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ Row = dict[str, Any]
 # TRL's signature, every argument by keyword: (prompts, completions, completion_ids, **columns) -> a reward each.
 RewardFunction = Callable[..., list[float | None]]
 
+LARGEST_SEED = 2**32 - 1
 TRAIN, EVALUATION = "train", "evaluation"
 
 
@@ -68,6 +70,12 @@ def key(prompt: Any) -> str:
     return json.dumps(prompt, sort_keys=True)
 
 
+def digest(task: Task) -> str:
+    """SHA-256 of the prompts of a task in their order: equal where two processes, or two starts, see the same task."""
+    prompts = [[key(prompt) for prompt in split["prompt"]] for split in (task.train, task.evaluation)]
+    return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
+
+
 def held_out(name: str, train: Iterable[Row], candidates: Iterable[Row], size: int | None) -> tuple[list[Row], int]:
     """The first candidates that are neither in the training set nor repeated.
 
@@ -109,6 +117,20 @@ def columns_of(columns: Mapping[str, Any], *names: str) -> list[list[Any]]:
             what = f"{name}: got the columns {sorted(columns)}, expected the task's own; keep remove_unused_columns off"
             raise KeyError(what)
     return [list(columns[name]) for name in names]
+
+
+def seed_of(seed: Any) -> int:
+    """A seed; ValueError for what is none, or more than the generators and a data set's column take."""
+    if whole("seed", seed, 0) > LARGEST_SEED:
+        raise ValueError(f"seed: got {seed}, expected at most {LARGEST_SEED}")
+    return int(seed)
+
+
+def flag(name: str, x: Any) -> bool:
+    """True or False; TypeError for anything else, such as the text 'no', which would count as True."""
+    if not isinstance(x, bool):
+        raise TypeError(f"{name}: got {x!r}, expected true or false")
+    return x
 
 
 def whole(name: str, x: Any, least: int) -> int:

@@ -151,6 +151,32 @@ def test_other_code_is_refused_unless_asked_for(
     assert "checkpoint-2: was made by other code (code of tpo_torch.tpo; trl" in capsys.readouterr().err
 
 
+def test_a_task_whose_file_was_edited_is_other_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.py"
+    text = (
+        "def dataset(split, size, seed):\n    return [{'prompt': f'{split} {i}'} for i in range(size or 4)]\n"
+        "def reward(completions, **columns):\n    return [float(len(c) % 3) for c in completions]\n"
+        "def solution(row):\n    return 'yes'\n"
+    )
+    file.write_text(text, encoding="utf-8")
+    words = [word for word in MICRO if not word.startswith("task")] + [f"task={file}", "--out", str(tmp_path / "out")]
+    real = callbacks.Progress.on_step_begin
+
+    def interrupted(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        real(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_step_begin", interrupted)
+        assert cli.run(words) == cli.INTERRUPTED, capsys.readouterr().err
+    file.write_text(text.replace("% 3", "% 5"), encoding="utf-8")
+    assert cli.run([*words, "--resume"]) == 2
+    assert "was made by other code (code of the task's file)" in capsys.readouterr().err
+    assert cli.run([*words, "--resume", "--other-code"]) == 0
+
+
 def test_every_part_of_a_run_is_recorded_and_another_commit_is_said(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from tpo_torch.llm import checkpoints, ranges, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
-from tpo_torch.llm.program.record import Folder
+from tpo_torch.llm.program.record import TASK_FILE, Folder, task_file
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings, launcher_file
 from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
@@ -62,7 +62,9 @@ class Plan:
         if found.path is None:
             said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint yet; the run begins again"]
             return dataclasses.replace(self, said=tuple(said))
-        differences = "; ".join(checkpoints.other_code(found.path))
+        other_task = self.folder.read().get(TASK_FILE) != task_file(self.settings)
+        changes = [*checkpoints.other_code(found.path), *(["code of the task's file"] if other_task else [])]
+        differences = "; ".join(changes)
         if differences and not other_code:
             raise ValueError(
                 f"{found.path}: was made by other code ({differences}), with which the rest of the run may come out "

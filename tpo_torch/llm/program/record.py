@@ -20,6 +20,8 @@ FORMAT = 2
 RUNNING, FINISHED = "running", "finished"
 # The digest of the prompts that the run began with.
 PROMPTS = "prompts_sha256"
+# The digest of the Python file of a user's own task.
+TASK_FILE = "task_sha256"
 NEEDED = ("name", "model", "task", "method")
 
 
@@ -179,8 +181,15 @@ class Folder:
         parts: Sequence[Part],
         prompts: str | None,
     ) -> None:
-        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout, PROMPTS: prompts}
+        content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
+        content |= {PROMPTS: prompts, TASK_FILE: task_file(settings)}
         files.write_sealed(self.record, {**content, "outcome": outcome, "parts": parts})
+
+
+def task_file(settings: RunSettings) -> str | None:
+    """The digest of the Python file of a user's own task; None for the others."""
+    path = Path(settings.task)
+    return files.sha256(path) if path.suffix == ".py" and path.is_file() else None
 
 
 def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:

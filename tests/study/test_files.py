@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -99,3 +100,29 @@ def test_what_is_no_file_is_refused_without_waiting(make: Callable[[Path], objec
     for read in (files.read_json, npz.read, files.read_bytes):
         with pytest.raises(ValueError, match=r"x\.json: is no regular file; move it away"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 1}',
+        '{"a": {"b": 1, "b": 2}}',
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+        "[" * 100_000,
+        '{"a": ' * 50_000,
+        f'{{"a": {"9" * 5000}}}',
+        '{"a": 1',
+        '{"a": 1}x',
+        "[1]",
+        "\ufeff{}",
+    ],
+)
+def test_json_that_says_two_things_or_none_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: ") as refusal:
+        files.read_json(path)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400

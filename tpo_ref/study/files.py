@@ -218,12 +218,43 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """The json object that bytes in UTF-8 say; ValueError when it is truncated or no object; path, for messages."""
     try:
-        content = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
+        content = strict_json(data.decode())
+    except ValueError as error:
         raise ValueError(f"{path}: truncated or not json ({error}); delete it and run again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: got {type(content).__name__}, expected an object; delete it and run again")
     return content
+
+
+def strict_json(text: str) -> Any:
+    """The value that json text says; ValueError for a name written twice, NaN, infinities, and depth without end.
+
+    >>> strict_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ...
+    ValueError: 'a' is written twice
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("lists and objects lie too deep in each other") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is written twice")
+    return content
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in json")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
 
 
 def unsealed(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

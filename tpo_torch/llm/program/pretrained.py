@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import huggingface_hub
 import huggingface_hub.constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_torch.llm.program.settings import switches
 
@@ -79,10 +79,10 @@ def check_folder(path: Path) -> None:
     for name in (CONFIG, ADAPTER):
         if (path / name).is_file():
             try:
-                content = json.loads((path / name).read_text(encoding="utf-8"))
+                content = files.read_json(path / name)
                 # A native class is taken in place of one that auto_map names.
-                switches.check(str(path / name), {k: x for k, x in dict(content).items() if k not in NATIVE})
-            except (ValueError, TypeError, RecursionError) as error:
+                switches.check(str(path / name), {k: x for k, x in content.items() if k not in NATIVE})
+            except ValueError as error:
                 raise Unavailable(f"model: {error}") from error
     if (path / ADAPTER).is_file() and not any(path.glob("*.safetensors")):
         raise Unavailable(f"model: {path} has no weights as safetensors; {switches.PICKLE}")

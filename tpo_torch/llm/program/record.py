@@ -164,7 +164,7 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             for number, line in enumerate(self.metrics.read_text().splitlines(), 1):
                 try:
-                    entries.append(dict(json.loads(line)))
+                    entries.append(dict(files.strict_json(line)))
                 except ValueError as error:
                     raise ValueError(f"{self.metrics}, line {number}: got no JSON object ({error})") from error
         return entries

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tpo_ref.checks import unknown
+from tpo_ref.study import files
 from tpo_torch.llm.conversion import Change
 from tpo_torch.llm.fields import class_fields
 from tpo_torch.llm.program.settings import switching, trl_file, upstream
 from tpo_torch.llm.program.settings.fields import Mappings, check_fields
 from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
-from tpo_torch.llm.program.settings.strict_yaml import parse
+from tpo_torch.llm.program.settings.strict_yaml import LARGEST_FILE, parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SUFFIXES = (".yaml", ".yml")
@@ -147,15 +148,23 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
             raise unknown("configuration", name_or_path, (*shipped(), "or a path ending in .yaml"))
         path = CONFIGS / f"{name_or_path}.yaml"
     try:
-        content = _mapping(str(path), parse(path.read_text(encoding="utf-8"), str(path)))
+        content = _mapping(str(path), parse(_text(path), str(path)))
     except FileNotFoundError as error:
         names = ", ".join(shipped())
         raise ValueError(f"configuration: {path} is not there; expected a file, or one of {names}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}; write it as UTF-8") from error
     base = content.pop(BASE, None)
     inherited = {} if base is None else _read(str(base), (*extending, name_or_path))
     return {**_merged(inherited, content), "name": content.get("name", path.stem)}
+
+
+def _text(path: Path) -> str:
+    """The text of a configuration; FileNotFoundError, ValueError for what is no file, no text, or long."""
+    if path.exists() and path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"{path}: got {path.stat().st_size} bytes, expected a configuration of at most {LARGEST_FILE}")
+    try:
+        return files.read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}; write it as UTF-8") from error
 
 
 def _merged(base: Mappings, content: Mappings) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+
+from tpo_ref.study import files
 
 CODE = "a model is weights and configuration, not a program"
 PICKLE = "weights are read from safetensors alone; a pickle can run code"
@@ -54,8 +55,8 @@ def parsed(name: str, value: object) -> object:
     if not isinstance(value, str) or not value.lstrip().startswith("{"):
         return value
     try:
-        return json.loads(value, object_pairs_hook=_unique, parse_constant=_number)
-    except (ValueError, RecursionError) as error:
+        return files.strict_json(value)
+    except ValueError as error:
         raise ValueError(f"{name}: got text that is no JSON ({error}); write it as YAML: {{key: value}}") from error
 
 
@@ -84,15 +85,3 @@ def _pairs(value: object) -> Iterator[tuple[str, object]]:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for part in value:
             yield from _pairs(part)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]} is written twice")
-    return dict(pairs)
-
-
-def _number(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,8 +138,8 @@ def _initial(options: Mapping[str, Any], trainer: dict[str, Any]) -> None:
     """Put what TRL's ModelConfig says of the weights beside `model_init_kwargs`, which come first, as with TRL."""
     named = {own: options[name] for name, own in INIT.items() if options.get(name) is not None}
     if named:
-        given = trainer.get("model_init_kwargs") or {}
-        trainer["model_init_kwargs"] = {**named, **(json.loads(given) if isinstance(given, str) else given)}
+        given: Any = switches.parsed("model_init_kwargs", trainer.get("model_init_kwargs")) or {}
+        trainer["model_init_kwargs"] = {**named, **dict(given)}
 
 
 def _prompts(trainer: Mapping[str, Any], accumulation: Any) -> int:

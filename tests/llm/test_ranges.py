@@ -147,3 +147,13 @@ def test_a_misspelt_value_is_said_where_another_run_lies(tmp_path: Path) -> None
     for wrong, says in {"task=gsm9k": "task: got 'gsm9k'", "tpo.anchor=polcy": "anchor: got 'polcy'"}.items():
         with pytest.raises((ValueError, TypeError), match=says):
             plan.prepare(reading.load("tiny", [wrong]), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["tpo", "grpo"])
+def test_an_adapter_that_does_not_fit_is_refused_before_the_warm_up(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["lora={r: 2, target_modules: [nothere]}", "--method", method, "--out", str(tmp_path / "out")]
+    assert cli.run(["train", "tiny", *tiny_llm.MICRO, *words]) == 2
+    assert "lora.target_modules: got ['nothere']; Target modules" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["llm"]

@@ -46,7 +46,11 @@ class Range:
         least = "" if self.least == -math.inf else f"{above} {self.least:.15g}"
         most = "" if self.most == math.inf or value <= self.most == MOST else f"{below} {self.most:.15g}"
         also = "" if self.also is None else f", or {self.also:g}"
-        return (" and ".join(part for part in (least, most) if part) or "a finite number") + also
+        bounds = " and ".join(part for part in (least, most) if part)
+        return (
+            ", ".join(part for part in ("" if math.isfinite(value) and bounds else "a finite number", bounds) if part)
+            + also
+        )
 
 
 def _all(names: str, bounds: Range) -> dict[str, Range]:

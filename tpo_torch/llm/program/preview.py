@@ -138,10 +138,7 @@ def _text(tokenizer: Any, row: Any, arguments: Any) -> str:
 def _model(plan: Plan, arguments: Any, task: Task) -> tuple[Any, Any]:
     """The tokenizer, and the model on torch's meta device, with its adapter: shapes and types, no numbers."""
     if plan.model is None:
-        texts = tiny.examples(task)
-        tokenizer = tiny.build_tokenizer(texts[: tiny.TOKENIZER_EXAMPLES], plan.settings.tiny.vocabulary)
-        with torch.device("meta"):
-            model = tiny.build_model(plan.settings.tiny, tokenizer)
+        tokenizer, model = tiny.shape_of(plan.settings, task)
     else:
         pinned = {"revision": plan.settings.model_revision, "trust_remote_code": False}
         with pretrained.named(plan.model):
@@ -153,12 +150,7 @@ def _model(plan: Plan, arguments: Any, task: Task) -> tuple[Any, Any]:
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    adapter = run.adapter(plan.settings)
-    if adapter is None:
-        return tokenizer, model
-    from peft import get_peft_model
-
-    return tokenizer, get_peft_model(model, adapter)
+    return tokenizer, run.adapted(model, plan.settings)
 
 
 def _layout(arguments: Any) -> BatchLayout:

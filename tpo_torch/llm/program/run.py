@@ -99,6 +99,9 @@ def ingredients(plan: Plan) -> tuple[Any, tasks.Task]:
     # ValueError for a name that transformers does not know; after the model is loaded it would come late.
     get_reporting_integration_callbacks(arguments.report_to)
     task = tasks.load(settings.task, **settings.task_options)
+    if plan.model is None and settings.lora is not None:
+        # Found after the warm-up otherwise.
+        adapted(tiny.shape_of(settings, task)[1], settings)
     check_prompts(settings, len(task.train))
     if settings.method != GRPO:
         arguments.layout.check_prompts(len(task.train))
@@ -146,11 +149,7 @@ def build_trainer(settings: RunSettings, model: str, arguments: Any, task: tasks
                 peft_config=adapter(settings),
             )
     except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
-        # peft names no setting.
-        named = (settings.lora or {}).get("target_modules")
-        raise ValueError(f"lora.target_modules: got {named!r}; {error}") from error
+        raise adapter_error(error, settings) from error
     except RuntimeError as error:
         # transformers raises RuntimeError where a `report_to` service is not installed.
         if ABSENT not in str(error):
@@ -165,6 +164,26 @@ def adapter(settings: RunSettings) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(**{"task_type": "CAUSAL_LM", "lora_dropout": 0.0, **settings.lora})
+
+
+def adapted(model: Any, settings: RunSettings) -> Any:
+    """A model with the adapter of the settings, or itself where there is none; ValueError for one that does not fit."""
+    configuration = adapter(settings)
+    if configuration is None:
+        return model
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, configuration)
+    except ValueError as error:
+        raise adapter_error(error, settings) from error
+
+
+def adapter_error(error: ValueError, settings: RunSettings) -> ValueError:
+    """The error, with the setting where it is about an adapter's modules: peft names none."""
+    if "arget modules" not in str(error):
+        return error
+    return ValueError(f"lora.target_modules: got {(settings.lora or {}).get('target_modules')!r}; {error}")
 
 
 def layout(settings: RunSettings, arguments: Any) -> str:

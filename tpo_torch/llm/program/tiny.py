@@ -155,6 +155,13 @@ def build_model(shape: TinySettings, tokenizer: Any) -> Any:
     return transformers.Qwen3ForCausalLM(config)
 
 
+def shape_of(settings: RunSettings, task: Task) -> tuple[Any, Any]:
+    """The tokenizer, and the model on torch's meta device: shapes and names, no numbers."""
+    tokenizer = build_tokenizer(examples(task)[:TOKENIZER_EXAMPLES], settings.tiny.vocabulary)
+    with torch.device("meta"):
+        return tokenizer, build_model(settings.tiny, tokenizer)
+
+
 def warm_up(
     model: Any, tokenizer: Any, texts: Sequence[Any], settings: WarmupSettings, display: Display | None = None
 ) -> list[float]:

@@ -56,14 +56,14 @@ def render(trace: Trace) -> str:
 
 def _chapters(root: Path) -> Iterator[tuple[str, str]]:
     for path in sorted((root / "spec").glob("*.md")):
-        for item in re.findall(r"<!-- paper: (.+?) -->", path.read_text()):
+        for item in re.findall(r"<!-- paper: (.+?) -->", path.read_text(encoding="utf-8")):
             yield item, path.name
 
 
 def _docstrings(root: Path, package: str) -> Iterator[tuple[str, str]]:
     paths = [p for p in sorted((root / package).rglob("*.py")) if "study" not in p.parts]
     for path in paths:
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
                 for line in re.findall(r"^\s*Paper: (.+)$", ast.get_docstring(node) or "", re.MULTILINE):
                     # "Eq. 3, Prop. 1 (read backwards)" names two items; what is in brackets explains.
@@ -79,7 +79,7 @@ def _imported(path: Path, package: Path) -> str:
 
 def _markers(root: Path) -> Iterator[tuple[str, str]]:
     for path in sorted((root / "tests").rglob("test_*.py")):
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef):
                 for decorator in node.decorator_list:
                     if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.paper":
@@ -87,4 +87,4 @@ def _markers(root: Path) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    (ROOT / "spec" / "trace.md").write_text(render(collect()))
+    (ROOT / "spec" / "trace.md").write_text(render(collect()), encoding="utf-8")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tpo_ref.closed_form import no_anchor_root
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text(encoding="utf-8"))
 PROBABILITIES = (1e-6, 0.00148, 0.1, 0.5, 0.9, 1 - 1e-6)
 
 

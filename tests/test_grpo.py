@@ -11,7 +11,7 @@ from helpers.backends import Backend, central_difference
 from helpers.rules import Rollout, assert_gradient, inside, rollouts
 from hypothesis import given, settings
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text(encoding="utf-8"))
 BETAS = (0.0, 0.04, 1.0)
 
 

@@ -22,7 +22,7 @@ from tpo_torch import muon
 from tpo_torch.muon import Muon
 from tpo_torch.shared.transformer import RULES, CausalTransformer
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden_muon.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden_muon.json").read_text(encoding="utf-8"))
 GOLDEN_RULES = dict.fromkeys(("wide", "tall", "square"), "muon") | dict.fromkeys(("vector", "cube"), "adam")
 # Computed once with Optax 0.2.8 in float64; five iterations amplify rounding at most 3.4445⁵ = 485-fold.
 GOLDEN_TOLERANCE = 1e-12

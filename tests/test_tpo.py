@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "golden.json").read_text(encoding="utf-8"))
 # Anchors whose every probability is above the smallest float64, so that identities in p and q hold as written.
 REPRESENTABLE = (0.1, 1.0, 5.0, 50.0)
 

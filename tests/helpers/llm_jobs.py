@@ -82,7 +82,7 @@ def gradients(folder: Path, name: str, order: list[int], sharded: bool = False, 
     steps = {f"{i}.{key}": x for i, step in enumerate(seen.steps) for key, x in step.items()}
     if trainer.accelerator.is_main_process:
         save_file(weights | steps, folder / f"{name}.safetensors")
-        (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history))
+        (folder / f"{name}.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
 
 
 def shard(trainer: Any) -> None:
@@ -148,7 +148,7 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     rank = trainer.accelerator.process_index
     save_file({name: whole(p) for name, p in trainer.model.named_parameters()}, folder / f"end_{rank}.safetensors")
-    (folder / f"end_{rank}.json").write_text(json.dumps(trainer.state.log_history))
+    (folder / f"end_{rank}.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
 
 
 def arm(trainer: Any, place: str, step: int) -> None:
@@ -171,7 +171,7 @@ def arm(trainer: Any, place: str, step: int) -> None:
         return bool(trainer._step % trainer.args.gradient_accumulation_steps == 1)
 
     def half_is_written(state: Any, path: str) -> bool:
-        Path(path).write_text('{"global_step": ')
+        Path(path).write_text('{"global_step": ', encoding="utf-8")
         return True
 
     match place:
@@ -210,4 +210,6 @@ def interrupted(folder: Path, run: str) -> None:
     trainer.training_step = step
     with between_steps(trainer, print) as stop:
         trainer.train()
-    (folder / f"stopped_{rank}.json").write_text(json.dumps([trainer.state.global_step, stop.stopped]))
+    (folder / f"stopped_{rank}.json").write_text(
+        json.dumps([trainer.state.global_step, stop.stopped]), encoding="utf-8"
+    )

@@ -44,8 +44,11 @@ class Job:
         while not reply.exists():
             assert server().poll() is None, f"{self.folder.name}: the server is gone"
             time.sleep(POLL_S)
-        codes = json.loads(reply.read_text())
-        said = [(self.folder / f"said_{rank}.txt").read_text(errors="replace") for rank in range(self.world)]
+        codes = json.loads(reply.read_text(encoding="utf-8"))
+        said = [
+            (self.folder / f"said_{rank}.txt").read_text(errors="replace", encoding="utf-8")
+            for rank in range(self.world)
+        ]
         assert codes is not None, f"{self.folder.name}: hangs\n" + "\n".join(said)
         return Ended(codes, said)
 
@@ -82,7 +85,12 @@ def server() -> subprocess.Popen[str]:
     # Several processes would look for a GPU each.
     others["CUDA_VISIBLE_DEVICES"] = ""
     found = subprocess.Popen(
-        [sys.executable, "-W", "ignore", __file__], stdin=subprocess.PIPE, text=True, cwd=root, env=os.environ | others
+        [sys.executable, "-W", "ignore", __file__],
+        stdin=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env=os.environ | others,
+        encoding="utf-8",
     )
     atexit.register(end, found)
     return found
@@ -130,7 +138,7 @@ def supervise(jobs: Any, job: dict[str, Any]) -> None:
         if rank not in codes:
             os.kill(pid, signal.SIGKILL)
     reply = [codes[rank] for rank in range(world)] if len(codes) == world else None
-    (folder / "ended.tmp").write_text(json.dumps(reply))
+    (folder / "ended.tmp").write_text(json.dumps(reply), encoding="utf-8")
     (folder / "ended.tmp").rename(folder / "ended.json")
 
 
@@ -139,7 +147,7 @@ def fork(jobs: Any, job: dict[str, Any], rank: int, port: int) -> int:
     pid = os.fork()
     if pid:
         return pid
-    with (Path(job["folder"]) / f"said_{rank}.txt").open("w") as said:
+    with (Path(job["folder"]) / f"said_{rank}.txt").open("w", encoding="utf-8") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     if job["world"] > 1:

@@ -24,4 +24,6 @@ importlib.util.find_spec = lambda name, *rest: None if name == hidden else find(
 def without(module: str, program: str) -> subprocess.CompletedProcess[str]:
     """Run a program in the repository's root where importing `module` fails."""
     source = HIDE.format(module=module) + program
-    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False, cwd=ROOT, encoding="utf-8"
+    )

@@ -90,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def history(path: Path) -> list[dict[str, Any]]:
     """What was logged, without what a clock measured."""
-    lines = json.loads(path.read_text())
+    lines = json.loads(path.read_text(encoding="utf-8"))
     return [{name: math.nan if x is None else x for name, x in line.items() if name not in TIMES} for line in lines]
 
 

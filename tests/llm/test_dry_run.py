@@ -68,7 +68,7 @@ def test_it_needs_no_weights_of_a_model_in_a_folder(
     words.chat_template = "{% for message in messages %}{{ message['content'] }} c{% endfor %}"
     model.config.save_pretrained("model")
     words.save_pretrained("model")
-    Path("mine.py").write_text(OWN)
+    Path("mine.py").write_text(OWN, encoding="utf-8")
     before = everything(tmp_path)
     options = ("model=model", "task=mine.py", "task_options={train_size: 8, eval_size: 2}", "trainer.beta=0.1")
     lora = "lora={r: 2, target_modules: all-linear}"

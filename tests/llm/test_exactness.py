@@ -23,7 +23,7 @@ TRUNCATED = next(case for case in exactness.CASES if case.name == "truncated row
 
 
 def test_the_dense_reference_imports_nothing_of_ours() -> None:
-    nodes = list(ast.walk(ast.parse(Path(dense.__file__).read_text())))
+    nodes = list(ast.walk(ast.parse(Path(dense.__file__).read_text(encoding="utf-8"))))
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in modules} == {"__future__", "collections", "dataclasses", "math", "torch"}

@@ -168,7 +168,7 @@ WRITTEN = {
 
 def parsed(folder: Path, *words: str, **more: Any) -> tuple[Any, Any]:
     path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(WRITTEN | more))
+    path.write_text(yaml.safe_dump(WRITTEN | more), encoding="utf-8")
     config, model = TrlParser((TargetPOConfig, ModelConfig)).parse_args_and_config(["--config", str(path), *words])
     return config, model
 
@@ -207,7 +207,7 @@ def test_a_checkpoint_has_a_card_that_names_base_method_and_paper(adapter: Any, 
     policy.config.name_or_path = "someone/small"
     options = {"save_strategy": "steps", "save_steps": 2, "peft_config": adapter}
     trainer, _ = train(tmp_path / "mine", policy=policy, **options)
-    card = (tmp_path / "mine" / "README.md").read_text()
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     told = yaml.safe_load(card.split("---")[1])
     assert told["base_model"] == "someone/small"
     assert told["model_name"] == "mine"
@@ -222,11 +222,11 @@ def test_a_checkpoint_has_a_card_that_names_base_method_and_paper(adapter: Any, 
 def test_a_card_takes_what_the_caller_adds(tmp_path: Path) -> None:
     trainer, _ = train(tmp_path, max_steps=1)
     trainer.create_model_card("a name", "someone/data", ["more"])
-    told = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
+    told = yaml.safe_load((tmp_path / "README.md").read_text(encoding="utf-8").split("---")[1])
     assert (told["model_name"], told["datasets"]) == ("a name", "someone/data")
     assert {"more", "target-policy-optimization"} <= set(told["tags"])
     # A folder is no model that others could find.
     kinds.language_model().save_pretrained(tmp_path / "base")
     trainer.model.config.name_or_path = str(tmp_path / "base")
     trainer.create_model_card()
-    assert "base_model" not in yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
+    assert "base_model" not in yaml.safe_load((tmp_path / "README.md").read_text(encoding="utf-8").split("---")[1])

@@ -107,14 +107,14 @@ PARSED = [(["--help"], "CONFIG", 0), (["tiny", "--method", "ppo"], "ppo", 2), ([
 def folder_of_run(path: Path, settings: dict[str, Any]) -> None:
     path.mkdir(parents=True)
     files.write_sealed(path / "run.json", {"format": FORMAT, "state": "running", "settings": settings})
-    (path / "metrics.jsonl").write_text("")
+    (path / "metrics.jsonl").write_text("", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[int, str, str, list[str]]]]:
     """Exit code, output, error and libraries loaded so far, of each door, for each of CASES and PARSED."""
     place = tmp_path_factory.mktemp("refusals")
-    (place / "broken.yaml").write_text("a: [1")
+    (place / "broken.yaml").write_text("a: [1", encoding="utf-8")
     runs = place / "runs" / "llm"
     folder_of_run(runs / "other-tpo", reading.load("tiny", ["name=other", "prompts=64"]).plain())
     folder_of_run(runs / "half-tpo", reading.load("tiny", ["name=half"]).plain())
@@ -128,6 +128,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[int, s
         text=True,
         check=False,
         cwd=place,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return [[tuple(door) for door in doors] for doors in json.loads(done.stdout)]
@@ -215,8 +216,8 @@ class Own(Base):
 
 def test_every_way_to_write_a_field_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "written").mkdir()
-    (tmp_path / "written" / "__init__.py").write_text("raise AssertionError('imported')")
-    (tmp_path / "written" / "own.py").write_text(SOURCE)
+    (tmp_path / "written" / "__init__.py").write_text("raise AssertionError('imported')", encoding="utf-8")
+    (tmp_path / "written" / "own.py").write_text(SOURCE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     sources = tuple(upstream.ClassSource("written", "own.py", *names) for names in (("Base", None), ("Own", "Base")))
     fields = upstream.source_fields(Configuration("written.own", "Own", sources))

@@ -55,15 +55,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The one module of a package that stands in for upstream, and that must not be imported."""
     folder = tmp_path / "written_gym"
     folder.mkdir()
-    (folder / "__init__.py").write_text("raise AssertionError('imported')")
-    (folder / "words.py").write_text(SOURCE)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')", encoding="utf-8")
+    (folder / "words.py").write_text(SOURCE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "PACKAGE", folder.name)
     return folder / "words.py"
 
 
 def test_inherited_fields_are_options_too(package: Path) -> None:
-    assert registry.dataset_of("word") == registry.GymDataset("word", package.read_text(), ("seed", "letters"))
+    assert registry.dataset_of("word") == registry.GymDataset(
+        "word", package.read_text(encoding="utf-8"), ("seed", "letters")
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_inherited_fields_are_options_too(package: Path) -> None:
 )
 def test_a_source_that_is_not_as_expected_leads_to_the_import(package: Path, old: str, new: str) -> None:
     assert old in SOURCE
-    package.write_text(SOURCE.replace(old, new))
+    package.write_text(SOURCE.replace(old, new), encoding="utf-8")
     with pytest.raises(UnexpectedSource):
         registry.written_dataset("word")
     with pytest.raises(ValueError, match=r"gym: got 'word', .*word_sorting"):

@@ -127,7 +127,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def history(path: Path) -> list[dict[str, Any]]:
     """What was logged, without what a clock measured."""
-    lines = json.loads(path.read_text())
+    lines = json.loads(path.read_text(encoding="utf-8"))
     return [{name: x for name, x in line.items() if not name.endswith(TIMES)} for line in lines]
 
 
@@ -137,7 +137,7 @@ def test_a_killed_run_ends_where_the_uninterrupted_one_does(
 ) -> None:
     whole, again = ended / name, ended / case(name, death) / "again"
     expected = "from None" if checkpoint is None else f"from checkpoint-{checkpoint}"
-    assert (again / "said_0.txt").read_text().startswith(expected)
+    assert (again / "said_0.txt").read_text(encoding="utf-8").startswith(expected)
     for rank in range(RUNS[name][1]):
         assert history(again / f"end_{rank}.json") == history(whole / f"end_{rank}.json")
         weights, found = (load_file(path / f"end_{rank}.safetensors") for path in (whole, again))

@@ -90,12 +90,12 @@ def tables(draw: st.DrawFn, first: int = 0) -> list[dict[str, Any]]:
 def write(folder: Path, train: str, evaluation: str = PLAIN) -> Task:
     (folder / "seen").unlink(missing_ok=True)
     rows = f"{{'train': {train}, 'evaluation': {evaluation}}}"
-    (folder / "own.py").write_text(FILE.format(rows=rows, seen=str(folder / "seen")))
+    (folder / "own.py").write_text(FILE.format(rows=rows, seen=str(folder / "seen")), encoding="utf-8")
     return tasks.load(folder / "own.py")
 
 
 def seen(folder: Path) -> list[str]:
-    return [line.split("|", 1)[1] for line in (folder / "seen").read_text().splitlines()]
+    return [line.split("|", 1)[1] for line in (folder / "seen").read_text(encoding="utf-8").splitlines()]
 
 
 def columns(row: dict[str, Any]) -> str:
@@ -137,7 +137,7 @@ def test_rows_arrive_in_training_in_evaluation_and_after_resume(tmp_path: Path) 
         )
 
     trainer("run").train()
-    lines = (tmp_path / "seen").read_text().splitlines()
+    lines = (tmp_path / "seen").read_text(encoding="utf-8").splitlines()
     returned = {repr({k: v for k, v in row.items() if k != "prompt"}) for row in _rows(AWKWARD)}
     assert set(seen(tmp_path)) == returned
     # Each row once per completion of its group, in every round and every evaluation.
@@ -147,7 +147,7 @@ def test_rows_arrive_in_training_in_evaluation_and_after_resume(tmp_path: Path) 
     first = latest(tmp_path / "run")
     assert first is not None
     trainer("run").train(resume_from_checkpoint=str(first.with_name("checkpoint-2")))
-    again = (tmp_path / "seen").read_text().splitlines()
+    again = (tmp_path / "seen").read_text(encoding="utf-8").splitlines()
     assert again == lines[-len(again) :]
     assert 0 < len(again) < len(lines)
 
@@ -216,9 +216,9 @@ def test_a_column_that_a_function_needs_and_no_row_has_is_named(tmp_path: Path) 
         "def dataset(split, size, seed):\n    return [{'prompt': split, 'length': 1}]\n"
         "def reward(texts, LENGTH, trainer_state, other=1, **columns):\n    return [1.0 for _ in texts]\n"
     )
-    path.write_text(source.replace("LENGTH", "length"))
+    path.write_text(source.replace("LENGTH", "length"), encoding="utf-8")
     assert tasks.load(path).rewards[0](completions=["a"], row=[0], trainer_state=None) == [1.0]
-    path.write_text(source.replace("LENGTH", "lenght"))
+    path.write_text(source.replace("LENGTH", "lenght"), encoding="utf-8")
     message = (
         r"own\.py: reward takes a column which dataset\('train', …\) does not give: got 'lenght', did you mean 'length'"
     )

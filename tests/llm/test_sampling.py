@@ -45,7 +45,7 @@ def folder(path: Path, **said: Any) -> str:
     model.generation_config.do_sample = True
     model.save_pretrained(path)
     tiny_llm.tokenizer().save_pretrained(path)
-    assert said.items() <= json.loads((path / "generation_config.json").read_text()).items()
+    assert said.items() <= json.loads((path / "generation_config.json").read_text(encoding="utf-8")).items()
     return str(path)
 
 

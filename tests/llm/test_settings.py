@@ -36,7 +36,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_libraries_of_the_extra_are_named_once() -> None:
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["llm"]
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
+        "llm"
+    ]
     assert {re.split(r"[^\w-]", requirement)[0] for requirement in extra} == set(LIBRARIES.values())
     for name in LIBRARIES:
         assert importlib.util.find_spec(name) is not None
@@ -84,7 +86,7 @@ def test_the_papers_pairs_follow_its_protocol(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_what_the_paper_leaves_out_is_marked_as_ours(name: str) -> None:
-    for line in (reading.CONFIGS / f"{name}.yaml").read_text().splitlines():
+    for line in (reading.CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         found = re.match(r"\s*(\w+): *(\S.*)$", line)
         if found and not found[2].startswith("#") and found[1] not in STATED and "samples" not in found[1]:
             assert "# ours" in line or found[1] in {"k", "chat_template_kwargs"}, line
@@ -196,14 +198,14 @@ def test_another_task_leaves_the_options_of_the_one_before_behind(tmp_path: Path
     assert reading.load("tiny", ["task=gsm8k"]).task_options == {}
     assert reading.load("tiny", ["task_options.eval_size=5", "task=gsm8k"]).task_options == {"eval_size": 5}
     path = tmp_path / "mine.yaml"
-    path.write_text("base: tiny\ntask: gsm8k\n")
+    path.write_text("base: tiny\ntask: gsm8k\n", encoding="utf-8")
     assert reading.load(str(path)).task_options == {}
 
 
 def test_bases_that_come_back_to_themselves_are_named(tmp_path: Path) -> None:
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
-    one.write_text(f"base: {two}\n")
-    two.write_text(f"base: {one}\n")
+    one.write_text(f"base: {two}\n", encoding="utf-8")
+    two.write_text(f"base: {one}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"base: .*one\.yaml -> .*two\.yaml -> .*one\.yaml comes back"):
         reading.load(str(one))
 
@@ -247,7 +249,7 @@ def test_advice_does_not_name_what_is_refused(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_configuration_is_refused(content: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises((ValueError, TypeError), match=re.escape(says)):
         reading.load(str(path))
     with pytest.raises(ValueError, match="is not there; expected a file, or one of"):
@@ -275,7 +277,7 @@ def test_a_file_of_ones_own_lies_over_its_base(tmp_path: Path) -> None:
         "task_options": {"eval_size": 5},
     }
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(own))
+    path.write_text(yaml.safe_dump(own), encoding="utf-8")
     settings, base = reading.load(str(path)), reading.load("tiny")
     assert settings.name == "mine"
     # Options of another task would mean nothing to this one.

@@ -47,7 +47,7 @@ FLAT: dict[str, Any] = {
 
 def written(folder: Path, content: Any, name: str = "mine") -> str:
     path = folder / f"{name}.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
     return str(path)
 
 

@@ -445,7 +445,7 @@ def reward(completions, word, **columns):
 @pytest.fixture
 def own(tmp_path: Path) -> Callable[..., Task]:
     def write(source: str = OWN, name: str = "say.py", **options: Any) -> Task:
-        (tmp_path / name).write_text(source)
+        (tmp_path / name).write_text(source, encoding="utf-8")
         return tasks.load(tmp_path / name, **options)
 
     return write

@@ -38,6 +38,7 @@ def test_each_tracker_writes_into_the_folder_of_the_run(tmp_path: Path) -> None:
         check=False,
         cwd=tmp_path,
         env=own | home | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert "step 3/3  reward" in done.stdout

@@ -220,7 +220,7 @@ def solution(row):
 
 
 def own_task(first: str) -> tuple[str, str, str]:
-    Path("mine.py").write_text(OWN.replace("FIRST", first))
+    Path("mine.py").write_text(OWN.replace("FIRST", first), encoding="utf-8")
     return "task=mine.py", "task_options={train_size: 8, eval_size: 5}", "trainer.max_steps=1"
 
 
@@ -230,7 +230,7 @@ def test_held_out_answers_that_nobody_can_score_do_not_end_a_run(
     code, _, err = micro(capsys, *own_task('[None, float("nan"), float("inf")]'))
     assert (code, err) == (0, "")
     folder = Folder(tmp_path / "runs" / "llm" / "micro-tpo")
-    answers = json.loads((folder.samples / "step-000000.json").read_text())["answers"]
+    answers = json.loads((folder.samples / "step-000000.json").read_text(encoding="utf-8"))["answers"]
     assert [answer["reward"] for answer in answers] == [None, None, None, 0.5, 0.5]
     assert not any(answer["correct"] for answer in answers)
     # The record names the file by its whole path: the run can be evaluated from elsewhere.
@@ -274,7 +274,7 @@ def test_checkpoints_of_another_run_are_not_taken_up(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"record .* is gone; --fresh removes them"):
             folder.check(settings, resume, fresh=False)
     kept = folder.path / "notes.txt"
-    kept.write_text("mine")
+    kept.write_text("mine", encoding="utf-8")
     assert folder.check(settings, resume=False, fresh=True)
     folder.begin(settings, "", fresh=True)
     assert kept.exists()
@@ -320,7 +320,7 @@ def test_the_warm_up_learns_and_depends_on_the_seed_but_not_on_the_method(tmp_pa
         task = tasks.load(settings.task, **settings.task_options)
         made[name] = tiny.ensure(settings, task, tmp_path)
     assert made["tpo"] == made["grpo"] != made["seed"]
-    losses = json.loads((made["tpo"] / tiny.RECORD).read_text())["loss"]
+    losses = json.loads((made["tpo"] / tiny.RECORD).read_text(encoding="utf-8"))["loss"]
     assert losses[-1] < losses[0] - 1
     # Made again from the same ingredients, to the bit.
     before = (made["tpo"] / "model.safetensors").read_bytes()
@@ -361,7 +361,7 @@ def test_a_damaged_log_and_numbers_that_are_none(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.log([{"step": 1, "reward": math.nan}, {"step": 2, "reward": 1.0}])
     assert folder.history() == [{"step": 1, "reward": None}, {"step": 2, "reward": 1.0}]
-    folder.metrics.write_text('{"step": 1}\n{"st')
+    folder.metrics.write_text('{"step": 1}\n{"st', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):
         folder.history()
 

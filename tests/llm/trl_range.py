@@ -24,7 +24,9 @@ MOST = 100
 
 def minors() -> list[str]:
     """The minor versions of the range, "1.13" and so on."""
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["llm"]
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
+        "llm"
+    ]
     allowed = next(found for line in extra if (found := Requirement(line)).name == "trl").specifier
     return [version for i in range(MOST) if allowed.contains(version := f"1.{i}")]
 

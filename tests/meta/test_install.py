@@ -23,5 +23,7 @@ assert (package / "py.typed").is_file()
 def test_type_checkers_of_other_projects_find_the_types(name: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-c", PROGRAM.format(name=name)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, encoding="utf-8"
+    )
     assert answer.returncode == 0, answer.stderr

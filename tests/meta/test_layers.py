@@ -144,7 +144,7 @@ FILES = sorted(p for package in ("tpo_ref", "tpo_torch") for p in (ROOT / packag
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_each_file_imports_only_what_its_layer_allows(path: Path) -> None:
-    assert offences(path, path.read_text()) == []
+    assert offences(path, path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def reachable(module: str, needs: dict[str, set[str]]) -> set[str]:
 
 
 def test_no_modules_need_each_other() -> None:
-    assert circles({module_name(path): path.read_text() for path in FILES}) == []
+    assert circles({module_name(path): path.read_text(encoding="utf-8") for path in FILES}) == []
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def fast_imports(source: str) -> set[str]:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.stem == "clear"], ids=lambda p: p.parent.name)
 def test_a_clear_run_imports_nothing_of_its_engine(path: Path) -> None:
-    assert fast_imports(path.read_text()) == set()
+    assert fast_imports(path.read_text(encoding="utf-8")) == set()
 
 
 def test_an_import_of_the_engine_is_seen() -> None:
@@ -287,7 +287,9 @@ def _sum(node: ast.AST) -> str:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tpo_ref").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_reference_holds_no_string_that_names_torch(path: Path) -> None:
-    named = [text for text in strings_naming_torch(path.read_text()) if "never imports torch" not in text]
+    named = [
+        text for text in strings_naming_torch(path.read_text(encoding="utf-8")) if "never imports torch" not in text
+    ]
     assert named == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from tpo_torch.llm.program.exactness import task as exactness_task
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -32,7 +32,7 @@ def test_grpo_becomes_tpo_in_twenty_lines() -> None:
 
 
 def test_each_make_target_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert f"\n{target}:" in makefile
 
@@ -49,9 +49,9 @@ SOURCES = [p for name in PACKAGES for suffix in ("*.py", "*.yaml") for p in sort
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_each_file_that_a_page_names_exists(page: Path) -> None:
-    paths = re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w./-]*)`", page.read_text())
+    paths = re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w./-]*)`", page.read_text(encoding="utf-8"))
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = re.findall(r"\]\((?!http)([^)#]+)", prose)
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -59,7 +59,9 @@ def test_each_file_that_a_page_names_exists(page: Path) -> None:
 def test_each_module_that_a_command_starts_is_a_program() -> None:
     """Wherever `python -m` or a launcher is written down: pages, messages, configurations."""
     name = rf"-m ((?:{'|'.join(PACKAGES)})(?:\.\w+)+)"
-    commands = {(path, module) for path in (*PAGES, *SOURCES) for module in re.findall(name, path.read_text())}
+    commands = {
+        (path, module) for path in (*PAGES, *SOURCES) for module in re.findall(name, path.read_text(encoding="utf-8"))
+    }
     assert len({path for path, _ in commands}) > 1
     assert [(str(path), module) for path, module in sorted(commands) if not is_program(module)] == []
 
@@ -68,7 +70,7 @@ def is_program(module: str) -> bool:
     """Whether a module does something when it is started, not only when it is imported."""
     path = ROOT.joinpath(*module.split("."))
     file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
-    return file.is_file() and 'if __name__ == "__main__":' in file.read_text()
+    return file.is_file() and 'if __name__ == "__main__":' in file.read_text(encoding="utf-8")
 
 
 def test_a_module_of_the_library_is_no_program() -> None:

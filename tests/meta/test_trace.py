@@ -40,7 +40,7 @@ def test_each_figure_is_explained_implemented_and_held_to_account(item: str) -> 
 
 
 def test_the_generated_table_is_not_stale() -> None:
-    assert (ROOT / "spec" / "trace.md").read_text() == trace.render(FOUND), "run make trace"
+    assert (ROOT / "spec" / "trace.md").read_text(encoding="utf-8") == trace.render(FOUND), "run make trace"
 
 
 def test_no_chapter_or_property_names_an_unknown_item() -> None:
@@ -49,16 +49,20 @@ def test_no_chapter_or_property_names_an_unknown_item() -> None:
 
 
 def test_deviations_cited_anywhere_are_written_down() -> None:
-    entries = set(re.findall(r"^## (D\d+) · ", (ROOT / "spec" / "deviations.md").read_text(), re.MULTILINE))
+    entries = set(
+        re.findall(r"^## (D\d+) · ", (ROOT / "spec" / "deviations.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     files = [p for d in ("tpo_ref", "tpo_torch", "spec") for s in ("*.py", "*.md") for p in (ROOT / d).rglob(s)]
     several = re.compile(r"\bdeviations? (D\d+(?:(?:, | and | or )D\d+)*)")
-    lists = [text for p in files for text in several.findall(p.read_text())]
+    lists = [text for p in files for text in several.findall(p.read_text(encoding="utf-8"))]
     cited = {number for text in lists for number in re.findall(r"D\d+", text)}
     assert cited <= entries, cited - entries
 
 
 def test_each_deviation_lies_in_a_range_that_the_head_of_the_chapter_names() -> None:
-    head, *entries = re.split(r"^## D", (ROOT / "spec" / "deviations.md").read_text(), flags=re.MULTILINE)
+    head, *entries = re.split(
+        r"^## D", (ROOT / "spec" / "deviations.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     ranges = [(int(low), int(high)) for low, high in re.findall(r"D(\d+)–D(\d+)", head)]
     numbers = [int(entry.split(" ")[0]) for entry in entries]
     assert numbers == sorted(numbers)

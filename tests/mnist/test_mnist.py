@@ -32,7 +32,7 @@ from tpo_torch.tpo import tpo_loss, tpo_target
 
 METHODS = tuple(RULES)
 CLASSES = 10
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden.json").read_text(encoding="utf-8"))
 # 60 updates of 20 images, evaluated three times, the mechanism in the middle.
 SMALL = MnistSettings(updates=60, batch=20, eval_every=20, hidden=16, mechanism_update=40)
 
@@ -224,7 +224,7 @@ def test_the_clear_form_knows_the_methods_of_the_fast_run_and_shares_no_formula_
     assert set(clear.METHODS) == set(METHODS)
     with pytest.raises(ValueError, match=r"tpp.*did you mean.*'tpo'"):
         clear.train("tpp", SMALL, 0, DATA)
-    nodes = list(ast.walk(ast.parse(Path(clear.__file__).read_text())))
+    nodes = list(ast.walk(ast.parse(Path(clear.__file__).read_text(encoding="utf-8"))))
     modules = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
     ours = {name for name in modules if name.startswith("tpo_torch")}
     assert ours == {"tpo_torch.mnist.settings", "tpo_torch.shared.data", "tpo_torch.shared.nets"}

@@ -33,7 +33,11 @@ def test_the_script_runs_without_an_accelerator(
         monkeypatch.setattr(gpu, name, value)
     assert gpu.main() == 0
     assert "same gradient" in capsys.readouterr().out
-    assert [row[1] for row in json.loads((tmp_path / "gpu.json").read_text())["checks"]] == ["result", "holds", "holds"]
+    assert [row[1] for row in json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["checks"]] == [
+        "result",
+        "holds",
+        "holds",
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a CUDA device")

@@ -181,7 +181,7 @@ def test_an_unwritable_cache_is_said(
     cache: Path, mirror: Callable[[], Mirror], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from_mirrors(monkeypatch, mirror())
-    (tmp_path / "cache").write_text("a file where the folder should be")
+    (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
         load_mnist()
 

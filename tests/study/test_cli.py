@@ -81,7 +81,7 @@ def test_a_record_altered_by_hand_is_refused_in_one_line(
     names = ["toy/tpo", "toy/pg"] if command == "compare" else ["toy"]
     assert call(capsys, "run", "toy", "--scale", "smoke")[0] == 0
     (record,) = (tmp_path / "runs" / "toy").glob("tpo-*.json")
-    record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": -1.0}))
+    record.write_text(json.dumps({**json.loads(record.read_text(encoding="utf-8")), "seconds": -1.0}), encoding="utf-8")
     code, out, err = call(capsys, command, *names, "--scale", "smoke")
     assert (code, out) == (commands.USAGE_ERROR, "")
     assert f"{record.relative_to(tmp_path)}: altered since it was written" in err
@@ -108,7 +108,7 @@ def test_verify_fails_when_a_claim_fails(
     code, out, _ = call(capsys, "verify", "--scale", "paper", "--save", "saved")
     assert code == 0
     assert "2 holds, 0 unclear, 0 FAILS" in out
-    saved = json.loads((tmp_path / "saved" / "toy.json").read_text())
+    saved = json.loads((tmp_path / "saved" / "toy.json").read_text(encoding="utf-8"))
     assert [c["verdict"] for c in saved["claims"]] == ["holds", "holds"]
     assert (tmp_path / "saved" / "toy-paper.png").exists()
     monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
@@ -127,7 +127,9 @@ def test_verify_of_some_methods_and_seeds_says_what_it_leaves_out(
     # The other claim is about both methods.
     assert "1 claims at scale paper: 1 holds, 0 unclear, 0 FAILS. 1 more not judged" in out
     assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["toy-paper-tpo-2seeds.png", "toy-tpo-2seeds.json"]
-    assert json.loads((tmp_path / "saved" / "toy-tpo-2seeds.json").read_text())["methods"][0]["seeds"] == 2
+    assert (
+        json.loads((tmp_path / "saved" / "toy-tpo-2seeds.json").read_text(encoding="utf-8"))["methods"][0]["seeds"] == 2
+    )
 
 
 @pytest.mark.usefixtures("_two_toys")
@@ -199,7 +201,10 @@ def test_verify_of_a_suite_judges_across_members_and_saves_them_all(
         "toys-paper.png",
         "toys.json",
     ]
-    assert json.loads((tmp_path / "saved" / "toys.json").read_text())["members"] == ["toy", "toys-other"]
+    assert json.loads((tmp_path / "saved" / "toys.json").read_text(encoding="utf-8"))["members"] == [
+        "toy",
+        "toys-other",
+    ]
     code, out, _ = call(capsys, "verify", "toys", "--scale", "paper", "--methods", "tpo", "--save", "few")
     assert "2 claims at scale paper: 2 holds, 0 unclear, 0 FAILS. 2 more not judged" in out
     assert {"toys-tpo.json", "toys-paper-tpo.png"} <= {p.name for p in (tmp_path / "few").iterdir()}
@@ -311,7 +316,7 @@ def test_help_and_lists_do_not_wait_for_what_draws_or_computes(argument: str) ->
         f"try: main([{argument!r}])\n"
         f"finally: print(*(name for name in {heavy} if name in sys.modules), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, encoding="utf-8")
     assert "tpo" in done.stdout
     assert done.stderr.strip() == ""
 

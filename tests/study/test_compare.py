@@ -237,7 +237,7 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     stored("pg", 1)
     a, b = path_of("tpo"), path_of("pg")
     record, arrays = Path(b), Path(path_of("pg", ".npz"))
-    text, whole = record.read_text(), arrays.read_bytes()
+    text, whole = record.read_text(encoding="utf-8"), arrays.read_bytes()
 
     def refused(says: str, *more: str) -> None:
         for path in (b, str(arrays)):
@@ -254,9 +254,9 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     arrays.unlink()
     refused("missing, truncated or altered")
     arrays.write_bytes(whole)
-    record.write_text(text[:30])
+    record.write_text(text[:30], encoding="utf-8")
     refused("not json")
-    record.write_text("[1]")
+    record.write_text("[1]", encoding="utf-8")
     refused("got list, expected an object")
     for name, value, says in (
         ("format", results.FORMAT + 1, "format 3, expected 2"),
@@ -287,7 +287,7 @@ def test_a_pickle_is_never_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(arrays, error=np.array([Trap()], dtype=object))
     # With the right checksum: only the reader itself stands between the file and its code.
     checksum = hashlib.sha256(arrays.read_bytes()).hexdigest()
-    files.write_sealed(record, {**json.loads(record.read_text()), "arrays_sha256": checksum})
+    files.write_sealed(record, {**json.loads(record.read_text(encoding="utf-8")), "arrays_sha256": checksum})
     code, _, err = call(capsys, path_of("tpo"), str(arrays))
     assert code == commands.USAGE_ERROR
     assert "plain arrays" in err

@@ -30,7 +30,7 @@ def test_what_dead_processes_left_goes_at_the_next_write(tmp_path: Path) -> None
     gone = [f".x.json.{host}.{dead}.tmp", f".old.npz.{dead}.tmp", f".folder.{host}.{dead}.tmp"]
     kept = [f".y.json.{host}.{os.getppid()}.tmp", f".z.json.01234567.{dead}.tmp", ".notes.tmp", "a.tmp", "b.npz"]
     for name in [*gone[:2], *kept]:
-        (tmp_path / name).write_text("half")
+        (tmp_path / name).write_text("half", encoding="utf-8")
     (tmp_path / gone[2]).mkdir()
     (tmp_path / gone[2] / "part").touch()
     files.write_bytes(tmp_path / "x.json", b"{}")

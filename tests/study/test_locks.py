@@ -28,7 +28,9 @@ with locks.held(Path(sys.argv[1]), "toy"):
 
 def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
     """A process that holds the lock of a path, once this returns."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process

@@ -12,7 +12,7 @@ import pytest
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
 # The module of the chapter on studies, section "An experiment of your own".
-CHAPTER = (Path(__file__).parents[2] / "spec" / "study.md").read_text()
+CHAPTER = (Path(__file__).parents[2] / "spec" / "study.md").read_text(encoding="utf-8")
 MODULE = CHAPTER.split("```python\n# walks.py\n")[1].split("```")[0]
 COMMAND = """
 
@@ -25,11 +25,11 @@ def greet(name: str = "world") -> int:
 
 def install(folder: Path, name: str, module: str, points: str) -> None:
     """A distribution as an installer leaves it: a module, and a folder of metadata with entry points."""
-    (folder / f"{name}.py").write_text(module)
+    (folder / f"{name}.py").write_text(module, encoding="utf-8")
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text(METADATA.format(name=name))
-    (metadata / "entry_points.txt").write_text(points)
+    (metadata / "METADATA").write_text(METADATA.format(name=name), encoding="utf-8")
+    (metadata / "entry_points.txt").write_text(points, encoding="utf-8")
 
 
 def tpo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -43,6 +43,7 @@ def tpo(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
+        encoding="utf-8",
     )
 
 

@@ -101,7 +101,7 @@ def make_swapped(path: Path) -> None:
         (make_npz, "no checkpoint"),
         (make_swapped, "altered"),
         (lambda path: path.write_bytes(partial.MAGIC), "altered"),
-        (lambda path: path.write_text("{}"), "no checkpoint"),
+        (lambda path: path.write_text("{}", encoding="utf-8"), "no checkpoint"),
     ],
     ids=["folder", "pipe", "device", "loop", "empty", "npz", "swapped", "head", "json"],
 )

@@ -47,15 +47,15 @@ def test_truncated_altered_and_foreign_files_are_refused(tmp_path: Path) -> None
     results.save(tmp_path, KEY, ARRAYS, 0)
     base = KEY.path(tmp_path)
     arrays, record = base.with_suffix(".npz"), base.with_suffix(".json")
-    whole, text = arrays.read_bytes(), record.read_text()
+    whole, text = arrays.read_bytes(), record.read_text(encoding="utf-8")
     arrays.write_bytes(whole[:-7])
     with pytest.raises(ValueError, match="truncated"):
         results.load(tmp_path, KEY)
     arrays.write_bytes(whole)
-    record.write_text(text[: len(text) // 2])
+    record.write_text(text[: len(text) // 2], encoding="utf-8")
     with pytest.raises(ValueError, match="not json"):
         results.load(tmp_path, KEY)
-    record.write_text(json.dumps({**json.loads(text), "format": results.FORMAT + 1}))
+    record.write_text(json.dumps({**json.loads(text), "format": results.FORMAT + 1}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"format 3, expected 2; run again with --fresh"):
         results.load(tmp_path, KEY)
     # A record that is whole, but of another unit.
@@ -67,20 +67,20 @@ def test_truncated_altered_and_foreign_files_are_refused(tmp_path: Path) -> None
 def test_a_record_with_one_field_altered_is_refused(tmp_path: Path) -> None:
     results.save(tmp_path, KEY, ARRAYS, 1.5)
     record = KEY.path(tmp_path).with_suffix(".json")
-    whole = json.loads(record.read_text())
+    whole = json.loads(record.read_text(encoding="utf-8"))
     for name in whole:
         for value in (None, 0.25, "other", {**whole, "more": 1}):
-            record.write_text(json.dumps({**whole, name: value}))
+            record.write_text(json.dumps({**whole, name: value}), encoding="utf-8")
             with pytest.raises(ValueError, match=r"altered since|is no result|expected 2"):
                 results.load(tmp_path, KEY)
-        record.write_text(json.dumps({n: part for n, part in whole.items() if n != name}))
+        record.write_text(json.dumps({n: part for n, part in whole.items() if n != name}), encoding="utf-8")
         with pytest.raises(ValueError, match=r"altered since|is no result|expected 2"):
             results.load(tmp_path, KEY)
-    record.write_text(json.dumps({**whole, "more": 1}))
+    record.write_text(json.dumps({**whole, "more": 1}), encoding="utf-8")
     with pytest.raises(ValueError, match="altered since"):
         results.load(tmp_path, KEY)
     # The layout of the text says nothing.
-    record.write_text(json.dumps(dict(reversed(whole.items()))))
+    record.write_text(json.dumps(dict(reversed(whole.items()))), encoding="utf-8")
     assert results.load(tmp_path, KEY) is not None
 
 
@@ -91,7 +91,7 @@ def test_incomplete_records_and_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks error; delete"):
         ensure(request)
     record = key.path(tmp_path).with_suffix(".json")
-    whole = json.loads(record.read_text())
+    whole = json.loads(record.read_text(encoding="utf-8"))
     files.write_sealed(record, {name: v for name, v in whole.items() if name != "seconds"})
     with pytest.raises(ValueError, match=r"lacks seconds; delete"):
         ensure(request)
@@ -122,7 +122,7 @@ def test_damaged_archives_say_so(tmp_path: Path, content: bytes) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
+    blocked.write_text("not a folder", encoding="utf-8")
     with pytest.raises(OSError, match=r"cannot write .*choose a writable folder"):
         results.save(blocked, KEY, ARRAYS, 0)
 

@@ -163,6 +163,7 @@ def test_a_second_process_is_refused_what_the_first_computes_and_nothing_is_lost
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        encoding="utf-8",
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "tpo\n"

@@ -36,9 +36,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def digest(folder: Path, base: str = BASE, helper: str = HELPER) -> sources.Code:
     (folder / "__init__.py").touch()
-    (folder / "walk.py").write_text(base.replace("helper_of_walk", "walking.helper"))
-    (folder / "helper.py").write_text(helper)
-    (folder / "other.py").write_text(helper)
+    (folder / "walk.py").write_text(base.replace("helper_of_walk", "walking.helper"), encoding="utf-8")
+    (folder / "helper.py").write_text(helper, encoding="utf-8")
+    (folder / "other.py").write_text(helper, encoding="utf-8")
     sources._summary.cache_clear()
     return sources.code(["walking.walk"], ["numpy"])
 
@@ -103,5 +103,7 @@ def test_nothing_is_imported() -> None:
         "assert 'tpo_torch.reversal.engine.merged' in code.sources\n"
         "assert not any(name.startswith(('tpo_torch', 'torch', 'numpy')) for name in sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr

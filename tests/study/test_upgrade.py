@@ -52,7 +52,7 @@ def test_a_report_is_named_then_sealed_and_loads(report: Path) -> None:
     with pytest.raises(ValueError, match=r"got format 1, expected 2; `python -m tpo_ref\.study\.upgrade"):
         reports.load_report(report)
     command = [sys.executable, "-m", upgrade.__name__, str(report), str(report.with_name("none.json"))]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     assert (process.returncode, process.stdout) == (2, f"{report}: sealed\n")
     assert process.stderr.count("\n") == 1
     assert files.unsealed(files.read_json(report), report) == {**content, "format": reports.FORMAT}
@@ -60,17 +60,17 @@ def test_a_report_is_named_then_sealed_and_loads(report: Path) -> None:
 
 
 def test_what_was_altered_is_not_sealed(record: Path) -> None:
-    sealed = json.loads(record.read_text())
+    sealed = json.loads(record.read_text(encoding="utf-8"))
     # The format alone set back: the digest that is there says so.
     for content, says in (
         ({**sealed, "format": 1}, "expected a record or report of format 1"),
         ({**sealed, "seconds": 0}, "altered since"),
         ({**sealed, "format": 3}, "got format 3"),
     ):
-        record.write_text(json.dumps(content))
+        record.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(ValueError, match=says):
             upgrade.upgrade(record)
-    record.write_text(json.dumps(sealed))
+    record.write_text(json.dumps(sealed), encoding="utf-8")
     before(record)
     arrays = record.with_suffix(".npz")
     arrays.write_bytes(arrays.read_bytes()[:-1])

@@ -85,7 +85,7 @@ def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     check = Check(name="checked", title="none", columns=("case",), cases=list)
     monkeypatch.setattr(registry, "CHECKS", {"checked": check})
     monkeypatch.chdir(tmp_path)
-    Path("file").write_text("mine")
+    Path("file").write_text("mine", encoding="utf-8")
     for name in ("dir", "dir.json", "toy"):
         Path(name).mkdir()
 

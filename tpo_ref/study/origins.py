@@ -115,7 +115,12 @@ def _commit() -> str | None:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=GIT_SECONDS
+            ["git", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=GIT_SECONDS,
+            encoding="utf-8",
         ).stdout.strip()
 
     try:

@@ -162,7 +162,7 @@ class Folder:
         """The log as written; empty when there is none yet; ValueError for a damaged line."""
         entries: list[dict[str, Any]] = []
         with contextlib.suppress(FileNotFoundError):
-            for number, line in enumerate(self.metrics.read_text().splitlines(), 1):
+            for number, line in enumerate(self.metrics.read_text(encoding="utf-8").splitlines(), 1):
                 try:
                     entries.append(dict(files.strict_json(line)))
                 except ValueError as error:

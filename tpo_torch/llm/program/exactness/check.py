@@ -196,6 +196,7 @@ def _launched() -> list[ExactnessReport]:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         if process.returncode:
             what = f"{PROCESSES} processes failed with code {process.returncode}:"

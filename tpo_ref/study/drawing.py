@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ LOOK: Any = {
 Handles = Mapping[str, Any]
 
 
-def look() -> AbstractContextManager[None]:
-    """Return the context in which a picture is drawn and saved."""
-    return mpl.rc_context(LOOK)
+@contextmanager
+def look() -> Iterator[None]:
+    """The context in which a picture is drawn and saved: the same whatever a user's own matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(LOOK)
+        yield
 
 
 def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

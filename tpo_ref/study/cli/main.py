@@ -36,6 +36,8 @@ def _main(arguments: list[str]) -> int:
     # GNU OpenMP's threads spin while they wait. Where other work shares the cores, that starves the very thread waited
     # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # Pictures are files. The window or notebook that a caller draws in may not even be installed here.
+    os.environ.pop("MPLBACKEND", None)
     _keep_freed_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A letter that the terminal's encoding lacks becomes a question mark, and not the end of a run of hours.

@@ -310,3 +310,20 @@ def test_batches_that_cannot_be_cut_are_refused_with_one_that_can(
 def test_a_section_that_is_no_mapping_is_refused_and_never_switched_on(section: str, word: str) -> None:
     with pytest.raises(TypeError, match=section):
         reading.load("tiny", (f"{section}={word}",))
+
+
+def test_a_base_is_looked_for_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "theirs.yaml").write_text("base: ../shared.yaml\nprompts: 3\n", encoding="utf-8")
+    (tmp_path / "shared.yaml").write_text("base: tiny\nseed: 5\n", encoding="utf-8")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    settings = reading.load("../inner/theirs.yaml")
+    assert (settings.prompts, settings.seed, settings.model) == (3, 5, "tiny")
+    (tmp_path / "shared.yaml").write_text("base: inner/theirs.yaml\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="comes back to itself"):
+        reading.load(str(inner / "theirs.yaml"))
+    with pytest.raises(ValueError, match="comes back to itself"):
+        reading.load("../inner/theirs.yaml")

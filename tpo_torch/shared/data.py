@@ -157,9 +157,16 @@ def load_gsm8k(folder: Path | None = None) -> Gsm8k:
 
 
 def cache_folder(name: str = MNIST.folder) -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME, or ~/.cache, then the name of this project and of the data set."""
+    """Where downloads are kept: $XDG_CACHE_HOME, or ~/.cache, then the name of this project and of the data set.
+
+    Raises: DataError for a user without a home.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / CACHE_NAME / name
+    try:
+        return (Path(base).expanduser() if base else Path.home() / ".cache") / CACHE_NAME / name
+    except RuntimeError as error:
+        remedy = f"set {FOLDER_VARIABLE} or XDG_CACHE_HOME"
+        raise DataError(f"{name}: found no home folder to keep downloads in; {remedy}") from error
 
 
 def _contents(collection: Collection, folder: Path | None) -> list[bytes]:
@@ -172,7 +179,7 @@ def _contents(collection: Collection, folder: Path | None) -> list[bytes]:
 
 def _folder_from_environment(collection: Collection) -> Path | None:
     base = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(base) / collection.folder if base else None
+    folder = Path(base).expanduser() / collection.folder if base else None
     return folder if folder is not None and folder.is_dir() else None
 
 

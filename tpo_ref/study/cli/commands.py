@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import tyro
 
@@ -121,6 +122,7 @@ COMMANDS = {**OWN, **PACKAGE_COMMANDS}
 def run(arguments: list[str]) -> int:
     """Parse and execute; bad input is one line on standard error and exit code 2."""
     try:
+        arguments = words.at_home(arguments)
         words.check(arguments, OWN, list(COMMANDS))
         return int(
             tyro.extras.subcommand_cli_from_dict(
@@ -148,16 +150,23 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def arrange(arguments: list[str], names: Collection[str]) -> list[str]:
+def arrange(arguments: list[str], commands: Mapping[str, Callable[..., int]]) -> list[str]:
     """The arguments of a package's command with every key=value last, since the parser wants them together.
 
-    >>> arrange(["train", "tiny", "prompts=2", "--resume", "seed=1"], {"train"})
-    ['train', 'tiny', '--resume', 'prompts=2', 'seed=1']
+    >>> def train(config: str, out: str = "runs", resume: bool = False) -> int: ...
+    >>> arrange(["train", "tiny", "prompts=2", "--resume", "seed=1", "--out", "lr=1"], {"train": train})
+    ['train', 'tiny', '--resume', '--out', 'lr=1', 'prompts=2', 'seed=1']
     """
-    if not arguments or arguments[0] not in names:
+    if not arguments or arguments[0] not in commands:
         return arguments
-    pairs = [word for word in arguments if "=" in word and not word.startswith("-")]
-    return [word for word in arguments if word not in pairs] + pairs
+    options = words.grammar_of(commands[arguments[0]]).options
+    rest = [arguments[0]]
+    pairs: list[str] = []
+    for before, word in pairwise(arguments):
+        # The word after an option that takes one is its own, whatever is in it.
+        owned = before.startswith("--") and "=" not in before and words.takes_value(before, options)
+        (pairs if "=" in word and not word.startswith("-") and not owned else rest).append(word)
+    return rest + pairs
 
 
 def _speaker() -> str:

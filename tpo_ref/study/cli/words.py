@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from tpo_ref.study import names
 from tpo_ref.study.cli.options import POSITIONAL, Options
 
 HELP = ("-h", "--help")
+# A path at home, alone, or after the name of an option or setting; key=~ is YAML's null.
+HOME = re.compile(r"(?P<name>-{1,2}[\w-]+=|[\w.-]+=(?=~[\w.-]*/))?(?P<path>~[\w.-]*(/.*)?)", re.DOTALL)
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -84,6 +87,29 @@ def grammar_of(function: Callable[..., int]) -> Grammar:
         else:
             options["--" + (named[0] if named else name.rstrip("_").replace("_", "-"))] = base
     return Grammar(options, tuple(places), many)
+
+
+def takes_value(word: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option, as a command line writes it, takes a value."""
+    return options.get("--" + word[2:].replace("_", "-"), bool) is not bool
+
+
+def at_home(arguments: Sequence[str]) -> list[str]:
+    """The words with ~ and ~user at the head of a path replaced, also behind "=", where a shell leaves them.
+
+    Raises: ValueError where there is no such home.
+    """
+    return [_at_home(word) for word in arguments]
+
+
+def _at_home(word: str) -> str:
+    match = HOME.fullmatch(word)
+    if match is None:
+        return word
+    path = os.path.expanduser(match["path"])
+    if path.startswith("~"):
+        raise ValueError(f"{names.shown(word)}: found no home folder for {match['path']}; write the whole path")
+    return f"{match['name'] or ''}{path}"
 
 
 def _groups(words: Sequence[str], options: Mapping[str, Any]) -> Iterator[tuple[str | None, list[str]]]:

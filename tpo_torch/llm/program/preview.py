@@ -13,7 +13,7 @@ import transformers
 from tpo_torch.llm.dropout import refuse_dropout
 from tpo_torch.llm.layout import BatchLayout, counted
 from tpo_torch.llm.options import batch_layout
-from tpo_torch.llm.program import memory, pretrained, quiet, run, tiny
+from tpo_torch.llm.program import chat, memory, pretrained, quiet, run, tiny
 from tpo_torch.llm.program.differences import changed, unchanged
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.plan import Plan
@@ -35,6 +35,7 @@ def show(plan: Plan, display: Display) -> None:
     with quiet.quiet():
         arguments, task = run.ingredients(plan)
         tokenizer, model = _model(plan, arguments, task)
+        chat.check(tokenizer, task, arguments.chat_template_kwargs)
         layout = _layout(arguments)
         if plan.settings.method != GRPO and not arguments.disable_dropout:
             refuse_dropout(model)

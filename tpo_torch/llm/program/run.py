@@ -17,7 +17,7 @@ from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_torch.llm import interrupt, manifest, resume, tasks
 from tpo_torch.llm.layout import counted
-from tpo_torch.llm.program import pretrained, quiet, tiny, trackers
+from tpo_torch.llm.program import chat, pretrained, quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, check_prompts, layout_error
@@ -201,6 +201,7 @@ def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Disp
     start = time.perf_counter()
     display.say(f"loading the model from {place}")
     trainer = build_trainer(settings, place, arguments, task)
+    chat.check(trainer.processing_class, task, arguments.chat_template_kwargs)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     evaluation = Evaluation(trainer, task, settings.evaluation, folder, display)

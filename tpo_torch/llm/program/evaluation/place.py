@@ -13,7 +13,7 @@ import torch
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm import manifest, resume, tasks
-from tpo_torch.llm.program import pretrained, quiet
+from tpo_torch.llm.program import chat, pretrained, quiet
 from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.evaluation import evaluate
 from tpo_torch.llm.program.evaluation.evaluate import Sampling
@@ -66,6 +66,7 @@ def evaluate_place(
             display.say(f"running {settings.task}")
         loaded_task = tasks.load(settings.task, **settings.task_options)
         sampling = _sampling(settings)
+        chat.check(tokenizer, loaded_task, sampling.chat_template_kwargs)
         display.say(f"evaluating on {loaded_task.name}")
         report = evaluate.evaluate(policy, tokenizer, loaded_task, settings.evaluation, sampling, display.part)
     return PlaceReport(model, loaded_task.name, sampling.distribution(), report.estimates())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
@@ -137,7 +138,7 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
     """The content of a configuration laid over its base; extending, the files that name this one as their base."""
     if name_or_path in extending:
         raise ValueError(f"base: {' -> '.join((*extending, name_or_path))} comes back to itself; drop one of them")
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if path.is_dir() and name_or_path not in shipped():
         raise ValueError(
             f"configuration: {path} is a folder; expected a file that ends in .yaml, or one of {', '.join(shipped())}. "
@@ -153,8 +154,13 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
         names = ", ".join(shipped())
         raise ValueError(f"configuration: {path} is not there; expected a file, or one of {names}") from error
     base = content.pop(BASE, None)
-    inherited = {} if base is None else _read(str(base), (*extending, name_or_path))
+    inherited = {} if base is None else _read(_beside(path, str(base)), (*extending, name_or_path))
     return {**_merged(inherited, content), "name": content.get("name", path.stem)}
+
+
+def _beside(path: Path, base: str) -> str:
+    """The base that a file names: a shipped one, or another file, as seen from the folder of the one that names it."""
+    return os.path.normpath(path.parent / Path(base).expanduser()) if Path(base).suffix in SUFFIXES else base
 
 
 def _text(path: Path) -> str:

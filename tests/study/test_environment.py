@@ -1,0 +1,130 @@
+"""Whatever a terminal, a notebook or a system hands down, commands do what they do elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tpo_ref.study import drawing
+from tpo_ref.study.cli import commands, words
+
+ROOT = Path(__file__).parents[2]
+
+
+def tpo(*arguments: str, out: int | None = None, **variables: str | None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a shell does, with variables set, or unset where None."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "tpo_ref.study.cli.main", *arguments],
+        stdout=subprocess.PIPE if out is None else out,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in environment.items() if value is not None},
+        encoding="latin-1",
+        check=False,
+    )
+
+
+FIGURE = ("figure", "needle", "--scale", "smoke")
+
+
+def test_a_notebooks_backend_and_a_users_style_change_no_picture(tmp_path: Path) -> None:
+    style = tmp_path / "matplotlibrc"
+    style.write_text("text.usetex: True\nfont.size: 30\nsavefig.dpi: 20\naxes.facecolor: red\n", encoding="utf-8")
+    plain = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=None)
+    assert plain.returncode == 0, plain.stderr
+    picture = tmp_path / "runs" / "figures" / "needle-smoke.png"
+    before = picture.read_bytes()
+    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
+        done = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=backend, MATPLOTLIBRC=str(style))
+        assert done.returncode == 0, done.stderr
+        assert picture.read_bytes() == before
+
+
+def test_a_style_that_is_set_already_is_put_back() -> None:
+    drawing.mpl.rcParams["font.size"] = 31
+    try:
+        with drawing.look():
+            assert drawing.mpl.rcParams["font.size"] == drawing.LOOK["font.size"]
+        assert drawing.mpl.rcParams["font.size"] == 31
+    finally:
+        drawing.mpl.rcdefaults()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_cannot_be_written_are_replaced(encoding: str, tmp_path: Path) -> None:
+    done = tpo("run", "needle", "--scale", "smoke", "--out", str(tmp_path / "ρ"), PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert tpo("run", "ηη", PYTHONIOENCODING=encoding).returncode == 2
+
+
+def test_a_user_without_a_home_runs_and_is_told_where_one_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tpo("list", HOME=None).returncode == 0
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(ValueError, match="found no home folder for ~/x; write the whole path"):
+        words.at_home(["--out=~/x"])
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("~/x", "HOME/x"),
+        ("--out=~/x", "--out=HOME/x"),
+        ("model=~/x", "model=HOME/x"),
+        ("~", "HOME"),
+        # Null, to YAML.
+        ("warmup=~", "warmup=~"),
+        ("a~/b", "a~/b"),
+        ("--out=/x/lr=~", "--out=/x/lr=~"),
+        ("x={a: ~/b}", "x={a: ~/b}"),
+    ],
+)
+def test_home_is_found_where_a_shell_leaves_it(word: str, expanded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    assert words.at_home([word]) == [expanded.replace("HOME", "/h")]
+
+
+def test_an_equals_sign_in_an_options_own_word_makes_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = SimpleNamespace()
+
+    def train(out: str = "", overrides: tuple[str, ...] = ()) -> int:
+        seen.out, seen.overrides = out, overrides
+        return 0
+
+    given = ["train", "--out", "/x/lr=1e-3", "a=1", "--out2=b=2"]
+    assert commands.arrange(given, {"train": train}) == ["train", "--out", "/x/lr=1e-3", "--out2=b=2", "a=1"]
+    assert commands.run(["train", "tiny", "trainer.max_steps=0", "--out", str(tmp_path / "lr=1e-3")]) == 2
+    assert "max_steps: got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"TERM": "dumb", "COLUMNS": "0", "NO_COLOR": "1", "TZ": "nonsense"},
+        {"COLUMNS": "1", "LANG": "tr_TR.UTF-8", "OMP_NUM_THREADS": "many", "PYTHONOPTIMIZE": "2"},
+        {"PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_odd_surroundings_end_no_command(variables: dict[str, str], tmp_path: Path) -> None:
+    done = tpo("table", "needle", "--scale", "smoke", "--out", str(tmp_path), **variables)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_goes_nowhere_is_one_line() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = tpo("list", out=full)
+    finally:
+        os.close(full)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +16,10 @@ Bools = NDArray[np.bool_]
 
 # A distribution handed in by a caller may have been computed in float32 over many candidates.
 SUM_TOLERANCE = 1e-4
+# Every integer up to here is a float64 of its own; more of anything is a slip. Longer ones are not written out.
+LARGEST_WHOLE, LONG = 2**53, 10**30
+# What is divided by may be this small.
+SMALLEST = 1e-120
 # A misspelt name is answered with so many names at most, each at least this similar.
 CLOSEST, CLOSE = 3, 0.4
 # All options are listed where their names take at most so many characters, else only some; and how much of what was
@@ -23,11 +29,10 @@ LISTED, SOME, SHOWN = 300, 8, 80
 
 def array(name: str, x: ArrayLike) -> NDArray[Any]:
     """A real array with a group axis; TypeError for other dtypes, ValueError for 0-d or empty input."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name}: got a masked array, whose mask would be lost; pass its data, and mask=~x.mask")
-    a = np.asarray(x)
+    a = converted(name, x)
     if a.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: got dtype {a.dtype}, expected real numbers; convert or drop the imaginary part first")
+        what = f"dtype {a.dtype}" if isinstance(x, np.ndarray | list | tuple) else type(x).__name__
+        raise TypeError(f"{name}: got {what}, expected real numbers; convert or drop the imaginary part first")
     if a.ndim == 0:
         raise ValueError(f"{name}: got the single number {a}, expected shape (..., K) with the group last; pass a list")
     if a.size == 0:
@@ -35,15 +40,30 @@ def array(name: str, x: ArrayLike) -> NDArray[Any]:
     return a
 
 
-def mask_for(mask: ArrayLike | None, shape: tuple[int, ...]) -> Bools:
+def converted(name: str, x: ArrayLike) -> NDArray[Any]:
+    """An array of whatever dtype; TypeError, ValueError for what NumPy makes none of."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, whose mask would be lost; pass its data, and mask=~x.mask")
+    if type(x).__module__.partition(".")[0] == "torch":
+        raise TypeError(f"{name}: got {type(x).__name__} of torch; use tpo_torch, or pass x.detach().cpu().numpy()")
+    try:
+        return np.asarray(x)
+    except Exception as error:  # whatever a foreign class raises
+        what = "lists of different lengths" if "inhomogeneous" in str(error) else f"{type(x).__name__} ({error})"
+        raise ValueError(f"{name}: got {what}, expected an array; pad it, with a mask for what was added") from error
+
+
+def mask_for(mask: ArrayLike | None, shape: tuple[int, ...], name: str = "mask") -> Bools:
     """The boolean mask, all True when None; TypeError unless boolean, ValueError unless of the given shape."""
     if mask is None:
         return np.ones(shape, dtype=np.bool_)
-    m = np.asarray(mask)
+    m = converted(name, mask)
     if m.dtype != np.bool_:
-        raise TypeError(f"mask: got dtype {m.dtype}, expected bool (True = a candidate is here); use mask.astype(bool)")
+        raise TypeError(
+            f"{name}: got dtype {m.dtype}, expected bool (True = a candidate is here); use mask.astype(bool)"
+        )
     if m.shape != shape:
-        raise ValueError(f"mask: got shape {m.shape}, expected {shape}, one entry per candidate; broadcast it first")
+        raise ValueError(f"{name}: got shape {m.shape}, expected {shape}, one entry per candidate; broadcast it first")
     return m
 
 
@@ -59,7 +79,7 @@ def finite(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int,
     if shape is not None:
         same_shape(name, raw, shape)
     a = np.where(mask, raw, 0.0) if mask is not None else raw
-    a = np.asarray(a, dtype=np.float64)
+    a = float64(a)
     if not np.isfinite(a).all():
         bad = int((~np.isfinite(a)).sum())
         raise ValueError(f"{name}: got {bad} NaN or infinite of {a.size}; fix the scorer, or mask those candidates")
@@ -73,7 +93,7 @@ def log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple
         raise TypeError(f"{name}: got dtype {raw.dtype}, expected floating log-probabilities; were token ids passed?")
     if shape is not None:
         same_shape(name, raw, shape)
-    a = raw.astype(np.float64)
+    a = float64(raw)
     keep = np.ones(a.shape, dtype=np.bool_) if mask is None else mask
     a = np.where(keep, a, -np.inf)
     if np.isnan(a).any() or (a == np.inf).any():
@@ -121,7 +141,7 @@ def log_probabilities(name: str, x: ArrayLike, mask: Bools | None = None, shape:
 
 def labels(name: str, x: ArrayLike, shape: tuple[int, ...], classes: int) -> NDArray[Any]:
     """Integers 0…classes − 1, of exactly the given shape."""
-    a = np.asarray(x)
+    a = converted(name, x)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{name}: got dtype {a.dtype}, expected integers, one class each; a one-hot row needs argmax")
     same_shape(name, a, shape)
@@ -130,9 +150,15 @@ def labels(name: str, x: ArrayLike, shape: tuple[int, ...], classes: int) -> NDA
     return a
 
 
+def float64(a: NDArray[Any]) -> Floats:
+    """The array as float64, in which a wider number may be infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(a, dtype=np.float64)
+
+
 def positive(name: str, x: float) -> float:
-    """A finite number above zero."""
-    return _scalar(name, x, "above 0", lambda v: v > 0)
+    """A finite number above zero, with a finite square of its inverse."""
+    return _scalar(name, x, "above 0", lambda v: v >= SMALLEST)
 
 
 def non_negative(name: str, x: float) -> float:
@@ -145,13 +171,34 @@ def real(name: str, x: float) -> float:
     return _scalar(name, x, "real", lambda v: True)
 
 
-def whole(name: str, x: int, least: int) -> int:
-    """An integer, at least `least`."""
-    if isinstance(x, bool) or not hasattr(x, "__index__"):
+def whole(name: str, x: int, least: int, most: int = LARGEST_WHOLE) -> int:
+    """An integer from `least` to `most`."""
+    if isinstance(x, bool) or not hasattr(x, "__index__") or np.ndim(x) > 0:
         raise TypeError(f"{name}: got {x!r}, expected one integer, {least} or above")
-    if x < least:
-        raise ValueError(f"{name}: got {x!r}, expected one integer, {least} or above")
-    return int(x)
+    value = operator.index(x)
+    if value < least:
+        raise ValueError(f"{name}: got {shown(value)}, expected one integer, {least} or above")
+    if value > most:
+        raise ValueError(f"{name}: got {shown(value)}, expected one integer, {most} at most")
+    return value
+
+
+def truth(name: str, x: bool) -> bool:
+    """True or False; TypeError for what merely counts as one of them."""
+    if not isinstance(x, bool | np.bool_):
+        raise TypeError(f"{name}: got {x!r}, expected True or False")
+    return bool(x)
+
+
+def shown(x: object) -> str:
+    """A value in a message: as it is written, or how long it is.
+
+    >>> shown(3), shown(10**400)
+    ('3', 'an integer of 401 digits')
+    """
+    if isinstance(x, int) and abs(x) >= LONG:
+        return f"an integer of {int(math.log10(abs(x))) + 1} digits"
+    return repr(x)
 
 
 def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
@@ -184,12 +231,16 @@ def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:
     if isinstance(x, bool) or not isinstance(x, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: got {x!r}, expected one finite number {what}")
-    if not np.isfinite(x) or not holds(x):
-        raise ValueError(f"{name}: got {x!r}, expected one finite number {what}")
-    return float(x)
+    try:
+        value = float(x)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value) or not holds(value):
+        raise ValueError(f"{name}: got {shown(x)}, expected one finite number {what}")
+    return value
 
 
 def choice(name: str, x: object, options: tuple[Any, ...]) -> None:
     """ValueError unless `x` is one of the options, which the message lists."""
-    if x not in options:
+    if not (x is None or isinstance(x, str | int | float)) or x not in options:
         raise ValueError(f"{name}: got {x!r}, expected one of {', '.join(map(repr, options))}")

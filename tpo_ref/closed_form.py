@@ -14,6 +14,8 @@ from tpo_ref.checks import Floats
 # Added to each squared norm of the cosine, so that a zero gradient scores 1 and not NaN.
 COSINE_FLOOR = 1e-12
 # The bracket of the root is widened by this share: at K = 2 the root lies exactly on its end.
+# Completions of a prompt, all of whose divisions into right and wrong are summed over.
+LARGEST_GROUP = 10**6
 BRACKET_MARGIN = 0.01
 
 
@@ -242,10 +244,12 @@ def no_anchor_root(horizon: int, vocab: int = 2, group_size: int = 8, eta: float
     """
     eta = checks.positive("eta", eta)
     horizon, vocab = checks.whole("horizon", horizon, 1), checks.whole("vocab", vocab, 2)
-    k = checks.whole("group_size", group_size, 2)
+    k = checks.whole("group_size", group_size, 2, LARGEST_GROUP)
     m = np.arange(1, k)
     log_lambda = k / (eta * np.sqrt(m * (k - m)))
-    prior = math.log(vocab**horizon - 1)
+    # log(V^H − 1), of which V^H alone may have more digits than fit in memory.
+    log_answers = horizon * math.log(vocab)
+    prior = log_answers + math.log1p(-math.exp(-log_answers))
     log_odds, log_ways = np.log(m / (k - m)), np.log(special.binom(k, m))
 
     def drift(log_rho: float) -> float:

@@ -52,7 +52,7 @@ def normalised_entropy(logp_old: ArrayLike, mask: ArrayLike | None = None) -> Fl
     """
     raw = checks.array("logp_old", logp_old)
     keep = checks.mask_for(mask, raw.shape)
-    return _entropy_share(simplex.softmax(raw, keep), keep)
+    return _entropy_share(simplex.softmax(raw, keep, name="logp_old"), keep)
 
 
 def anchor_dominance(logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None) -> Floats:
@@ -162,7 +162,7 @@ def group_mean(values: ArrayLike, keep_axes: int = 0) -> Floats:
     >>> float(group_mean([1.0, np.nan, 0.0]))
     0.5
     """
-    a = checks.array("values", np.asanyarray(values)[np.newaxis])[0].astype(np.float64)
+    a = checks.float64(checks.array("values", checks.converted("values", values)[np.newaxis])[0])
     if checks.whole("keep_axes", keep_axes, 0) > a.ndim:
         raise ValueError(f"keep_axes: got {keep_axes}, expected at most {a.ndim}, the axes of values")
     flat = a.reshape(*a.shape[:keep_axes], -1)

@@ -136,7 +136,7 @@ def _tokens(
     raw = checks.array("logp", logp)
     if raw.ndim == 1:
         raise ValueError(f"logp: got shape {raw.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
-    keep: Bools = checks.mask_for(token_mask, raw.shape)
+    keep: Bools = checks.mask_for(token_mask, raw.shape, "token_mask")
     per_candidate = checks.finite("advantages", advantages, shape=raw.shape[:-1])
     own = np.maximum(keep.sum(-1, keepdims=True), 1) if mean else 1
     return log_ratio(raw, logp_old, keep), np.where(keep, per_candidate[..., None], 0.0), keep / own

@@ -37,6 +37,7 @@ def lpo_loss(
     >>> float(lpo_loss([0.0, 0.0], [0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
+    temperature = checks.positive("temperature", temperature)
     u = _checked(scores, mask, divergence, scale)
     if divergence == "forward":
         return tpo_ratio_loss(logp, logp_old, tpo_weights(u, temperature, mask), mask)
@@ -65,6 +66,7 @@ def lpo_grad(
     >>> lpo_grad([0.0, 0.0], [0.0, 0.0], [1.0, 0.0], divergence="reverse", scale="none").tolist()
     [-0.25, 0.25]
     """
+    temperature = checks.positive("temperature", temperature)
     u = _checked(scores, mask, divergence, scale)
     if divergence == "forward":
         return tpo_ratio_grad(logp, logp_old, tpo_weights(u, temperature, mask), mask)

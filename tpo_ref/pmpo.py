@@ -72,7 +72,7 @@ def _checked(
         raise ValueError(f"alpha: got {alpha!r}, expected a share in [0, 1]; ½ has a fixed point")
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw.shape)
-    good = np.asarray(accepted)
+    good = checks.converted("accepted", accepted)
     if good.dtype != np.bool_:
         raise TypeError(f"accepted: got dtype {good.dtype}, expected bool; threshold the scores first")
     checks.same_shape("accepted", good, raw.shape)

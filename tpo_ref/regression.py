@@ -105,9 +105,9 @@ def mpo_weights(
     raw = checks.array("scores", scores)
     keep = checks.mask_for(mask, raw.shape)
     s = checks.finite("scores", raw, keep)
-    eta = np.asarray(temperature, dtype=np.float64)
+    eta = checks.finite("temperature", np.expand_dims(checks.converted("temperature", temperature), -1))[..., 0]
     checks.same_shape("temperature", eta, raw.shape[:-1])
-    if not (np.isfinite(eta) & (eta > 0)).all():
+    if not (eta > 0).all():
         raise ValueError(f"temperature: got {eta.min():g}, expected finite and above 0; use mpo_temperature")
     logs = _log_prior(logp_old, keep)
     support = np.isfinite(logs)
@@ -170,7 +170,7 @@ def _log_prior(logp_old: ArrayLike | None, keep: Bools) -> Floats:
         return simplex.log_softmax(np.zeros(keep.shape), keep)
     raw = checks.array("logp_old", logp_old)
     checks.same_shape("logp_old", raw, keep.shape)
-    return simplex.log_softmax(raw, keep)
+    return simplex.log_softmax(raw, keep, name="logp_old")
 
 
 def _temperature(s: Floats, logs: Floats, epsilon: float) -> float:

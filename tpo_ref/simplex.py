@@ -10,28 +10,28 @@ from tpo_ref import checks
 from tpo_ref.checks import Bools, Floats
 
 
-def log_softmax(logits: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+def log_softmax(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "logits") -> Floats:
     """Log of the group distribution p.
 
     Paper: Eq. 1
 
     log p_i = ℓ_i − log Σ_j exp ℓ_j over the unmasked candidates; −inf at a masked one.
 
-    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool, False = no candidate here.
+    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool, False = no candidate here; name, in errors.
     Returns: (…, K). A group that is masked throughout is −inf throughout (deviation D3).
     Raises: TypeError, ValueError for a dtype, shape or value that is no log-probability.
 
     >>> log_softmax([0.0, 0.0]).round(4).tolist()
     [-0.6931, -0.6931]
     """
-    raw = checks.array("logits", logits)
+    raw = checks.array(name, logits)
     keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights("logits", raw, keep)
+    x = checks.log_weights(name, raw, keep)
     inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
     return np.where(keep, special.log_softmax(inhabited, axis=-1), -np.inf)
 
 
-def softmax(logits: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+def softmax(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "logits") -> Floats:
     """The group distribution p.
 
     Paper: Eq. 1
@@ -45,14 +45,14 @@ def softmax(logits: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> softmax([0.0, 0.0, 5.0], mask=[True, True, False]).tolist()
     [0.5, 0.5, 0.0]
     """
-    raw = checks.array("logits", logits)
+    raw = checks.array(name, logits)
     keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights("logits", raw, keep)
+    x = checks.log_weights(name, raw, keep)
     inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
     return np.where(keep, special.softmax(inhabited, axis=-1), 0.0)
 
 
-def logsumexp(logits: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+def logsumexp(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "logits") -> Floats:
     """Log of the total weight of a group.
 
     Paper: Eq. 1 (its normaliser)
@@ -66,9 +66,9 @@ def logsumexp(logits: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> float(logsumexp([0.0, 0.0]).round(4))
     0.6931
     """
-    raw = checks.array("logits", logits)
+    raw = checks.array(name, logits)
     keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights("logits", raw, keep)
+    x = checks.log_weights(name, raw, keep)
     inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
     return np.where(keep.any(-1), special.logsumexp(inhabited, axis=-1), -np.inf)
 

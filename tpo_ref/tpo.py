@@ -53,7 +53,7 @@ def tpo_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Fl
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw.shape)
     q = checks.distribution("q", q, keep, raw.shape)
-    logs = simplex.log_softmax(raw, keep)
+    logs = simplex.log_softmax(raw, keep, name="logp")
     with np.errstate(invalid="ignore"):
         terms = q * logs
     return np.asarray(-np.where(q > 0, terms, 0.0).sum(-1))
@@ -73,7 +73,7 @@ def tpo_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Fl
     """
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw.shape)
-    return simplex.softmax(raw, keep) - checks.distribution("q", q, keep, raw.shape)
+    return simplex.softmax(raw, keep, name="logp") - checks.distribution("q", q, keep, raw.shape)
 
 
 def tpo_objective(
@@ -98,7 +98,7 @@ def tpo_objective(
     r = checks.distribution("r", r, keep, raw.shape)
     u = checks.finite("u", u, keep, raw.shape)
     # From log p_old, since p_old itself underflows under a wide anchor.
-    gap = np.log(np.where(r > 0, r, 1.0)) - np.where(r > 0, simplex.log_softmax(raw, keep), 0.0)
+    gap = np.log(np.where(r > 0, r, 1.0)) - np.where(r > 0, simplex.log_softmax(raw, keep, name="logp_old"), 0.0)
     return np.asarray((r * (u - eta * gap)).sum(-1))
 
 
@@ -213,7 +213,8 @@ def tpo_ratio_loss(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: Arr
     >>> float(tpo_ratio_loss([-1.0, -2.0], [-1.0, -2.0], [0.75, 0.25]).round(4))
     0.6931
     """
-    return tpo_loss(_log_ratio(logp, logp_old, mask), w, mask)
+    shift = _log_ratio(logp, logp_old, mask)
+    return tpo_loss(shift, checks.distribution("w", w, checks.mask_for(mask, shift.shape), shift.shape), mask)
 
 
 def tpo_ratio_grad(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -228,7 +229,8 @@ def tpo_ratio_grad(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: Arr
     >>> tpo_ratio_grad([-1.0, -2.0], [-1.0, -2.0], [0.75, 0.25]).tolist()
     [-0.25, 0.25]
     """
-    return tpo_grad(_log_ratio(logp, logp_old, mask), w, mask)
+    shift = _log_ratio(logp, logp_old, mask)
+    return tpo_grad(shift, checks.distribution("w", w, checks.mask_for(mask, shift.shape), shift.shape), mask)
 
 
 def _from_top(x: Floats) -> Floats:

@@ -23,7 +23,8 @@ def tpo_no_anchor_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = N
     >>> float(tpo_no_anchor_loss([0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
-    return tpo_loss(logp, w, mask)
+    raw = checks.array("logp", logp)
+    return tpo_loss(raw, checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape), mask)
 
 
 def tpo_no_anchor_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -38,7 +39,8 @@ def tpo_no_anchor_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = N
     >>> tpo_no_anchor_grad([0.0, 0.0], [0.75, 0.25]).tolist()
     [-0.25, 0.25]
     """
-    return tpo_grad(logp, w, mask)
+    raw = checks.array("logp", logp)
+    return tpo_grad(raw, checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape), mask)
 
 
 def tpo_tempered_loss(
@@ -252,7 +254,7 @@ def _log_gap(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None) -> tuple[Flo
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw.shape)
     q = checks.distribution("q", q, keep, raw.shape)
-    logs = simplex.log_softmax(raw, keep)
+    logs = simplex.log_softmax(raw, keep, name="logp")
     p = simplex.softmax(raw, keep)
     with np.errstate(divide="ignore", invalid="ignore"):
         d = logs - np.log(q)
@@ -269,7 +271,8 @@ def _log_gap_to_target(
     keep = checks.mask_for(mask, raw.shape)
     old = checks.finite_log_weights("logp_old", logp_old, keep, raw.shape)
     tilt = checks.finite("u", u, keep, raw.shape) / eta
-    logs, logs_old = simplex.log_softmax(raw, keep), simplex.log_softmax(old, keep)
+    logs = simplex.log_softmax(raw, keep, name="logp")
+    logs_old = simplex.log_softmax(old, keep, name="logp_old")
     p = np.exp(logs)
     inside = keep & (p > 0)
     gap = np.where(inside, logs, 0.0) - np.where(inside, logs_old, 0.0) - np.where(inside, tilt, 0.0)

@@ -7,6 +7,7 @@ Shapes and dtypes are always checked. Values are checked where reading them cost
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -14,14 +15,21 @@ from torch import Tensor
 
 # A distribution handed in by a caller may have been computed in float32 over many candidates.
 SUM_TOLERANCE = 1e-4
+# Every integer up to here is a float64 of its own; longer ones than LONG are not written out; no float64 is larger.
+LARGEST_WHOLE, LONG, LARGEST_FLOAT = 2**53, 10**30, 10**308
+# What is divided by may be this small.
+SMALLEST = 1e-120
+# In which arithmetic is defined; the others hold numbers only for storage.
+DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.complex64, torch.complex128),
+}
 
 
 def array(name: str, x: Tensor) -> Tensor:
     """A real tensor with a group axis; TypeError for other types, ValueError for 0-d or empty input."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected torch.Tensor; use torch.as_tensor")
-    if x.is_complex():
-        raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert or drop the imaginary part first")
+    dense(name, x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a 0-d tensor, expected shape (..., K) with the group last; use x.reshape(1)")
     if x.numel() == 0:
@@ -29,17 +37,39 @@ def array(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def mask_for(mask: Tensor | None, like: Tensor) -> Tensor:
-    """The boolean mask, all True when None; TypeError unless boolean, ValueError unless of the shape of `like`."""
+def dense(name: str, x: Tensor) -> Tensor:
+    """A real tensor that holds all its numbers; TypeError for what is none."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected torch.Tensor; use torch.as_tensor")
+    if x.layout != torch.strided or x.is_nested:
+        kind = "a nested tensor" if x.is_nested else f"a tensor of layout {x.layout}"
+        raise TypeError(f"{name}: got {kind}, expected a dense one; use x.to_dense(), or pad it, with a mask")
+    if x.is_quantized or x.dtype not in DTYPES:
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert them first (x.float())")
+    if x.is_complex():
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert or drop the imaginary part first")
+    return x
+
+
+def mask_for(mask: Tensor | None, like: Tensor, name: str = "mask") -> Tensor:
+    """The boolean mask, all True when None; TypeError unless boolean, ValueError unless shaped and placed as `like`."""
     if mask is None:
         return torch.ones_like(like, dtype=torch.bool)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = getattr(mask, "dtype", type(mask).__name__)
-        raise TypeError(f"mask: got {kind}, expected a bool tensor (True = a candidate is here); use mask.bool()")
+        raise TypeError(f"{name}: got {kind}, expected a bool tensor (True = a candidate is here); use mask.bool()")
+    dense(name, mask)
     if mask.shape != like.shape:
         shape = tuple(mask.shape)
-        raise ValueError(f"mask: got shape {shape}, expected {tuple(like.shape)}, one entry per candidate")
+        raise ValueError(f"{name}: got shape {shape}, expected {tuple(like.shape)}, one entry per candidate")
+    same_device(name, mask, like)
     return mask
+
+
+def same_device(name: str, x: Tensor, like: Tensor) -> None:
+    """ValueError unless a tensor lies where another one does."""
+    if x.device != like.device:
+        raise ValueError(f"{name}: got a tensor on {x.device}, expected {like.device}, where the others are; use x.to")
 
 
 def same_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
@@ -54,6 +84,7 @@ def finite(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, .
     if shape is not None:
         same_shape(name, x, shape)
     if mask is not None:
+        same_device(name, x, mask)
         x = torch.where(mask, x, 0.0)
     if _readable(x) and not _sums_to_finite(x) and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
@@ -67,6 +98,7 @@ def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[i
     if shape is not None:
         same_shape(name, x, shape)
     if mask is not None:
+        same_device(name, x, mask)
         x = torch.where(mask, x, -math.inf)
     if _readable(x) and not _sums_to_finite(x):
         if bool((torch.isnan(x) | (x == math.inf)).any()):
@@ -115,9 +147,10 @@ def log_probabilities(name: str, x: Tensor, mask: Tensor | None = None, shape: t
 
 def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor:
     """Integers 0…classes − 1, of exactly the given shape."""
-    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.is_quantized:
         kind = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"{name}: got {kind}, expected an integer tensor, one class each; a one-hot row needs argmax")
+    dense(name, x)
     same_shape(name, x, shape)
     if not all_hold((x >= 0) & (x < classes)):
         raise ValueError(f"{name}: got values in [{int(x.min())}, {int(x.max())}], expected classes 0 to {classes - 1}")
@@ -125,8 +158,8 @@ def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor
 
 
 def positive(name: str, x: float) -> float:
-    """A finite number above zero."""
-    return _scalar(name, x, "above 0", lambda v: v > 0)
+    """A finite number above zero, with a finite square of its inverse."""
+    return _scalar(name, x, "above 0", lambda v: v >= SMALLEST)
 
 
 def non_negative(name: str, x: float) -> float:
@@ -141,17 +174,34 @@ def real(name: str, x: float) -> float:
 
 def choice(name: str, x: object, options: tuple[Any, ...]) -> None:
     """ValueError unless `x` is one of the options, which the message lists."""
-    if x not in options:
+    if not (x is None or isinstance(x, (str, int, float))) or x not in options:
         raise ValueError(f"{name}: got {x!r}, expected one of {', '.join(map(repr, options))}")
 
 
 def whole(name: str, x: int, least: int) -> int:
-    """An integer, at least `least`."""
-    if isinstance(x, bool) or not hasattr(x, "__index__"):
+    """An integer from `least` to 2⁵³."""
+    if isinstance(x, (bool, Tensor)) or not hasattr(x, "__index__") or getattr(x, "shape", ()) != ():
         raise TypeError(f"{name}: got {x!r}, expected one integer, {least} or above")
-    if x < least:
-        raise ValueError(f"{name}: got {x!r}, expected one integer, {least} or above")
-    return int(x)
+    value = operator.index(x)
+    if value < least:
+        raise ValueError(f"{name}: got {shown(value)}, expected one integer, {least} or above")
+    if value > LARGEST_WHOLE:
+        raise ValueError(f"{name}: got {shown(value)}, expected one integer, {LARGEST_WHOLE} at most")
+    return value
+
+
+def truth(name: str, x: bool) -> bool:
+    """True or False; TypeError for what merely counts as one of them."""
+    if not isinstance(x, bool):
+        raise TypeError(f"{name}: got {x!r}, expected True or False")
+    return x
+
+
+def shown(x: object) -> str:
+    """A value in a message: as it is written, or how long it is."""
+    if isinstance(x, int) and abs(x) >= LONG:
+        return f"an integer of {int(math.log10(abs(x))) + 1} digits"
+    return repr(x)
 
 
 def all_hold(condition: Tensor) -> bool:
@@ -165,6 +215,8 @@ def _scalar(name: str, x: float, what: str, holds: Any) -> float:
     number = isinstance(x, (int, float)) and not isinstance(x, bool)
     if not number and (isinstance(x, (bool, Tensor)) or not hasattr(x, "__float__") or getattr(x, "shape", ()) != ()):
         raise TypeError(f"{name}: got {x!r}, expected one finite number {what}")
+    if isinstance(x, int) and abs(x) >= LARGEST_FLOAT:
+        raise ValueError(f"{name}: got {shown(x)}, expected one finite number {what}")
     if not -math.inf < x < math.inf or not holds(x):
         raise ValueError(f"{name}: got {x!r}, expected one finite number {what}")
     return float(x)

@@ -53,7 +53,7 @@ def normalised_entropy(logp_old: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     raw = checks.array("logp_old", logp_old)
     keep = checks.mask_for(mask, raw)
-    return _entropy_share(simplex.softmax(raw.detach(), keep), keep)
+    return _entropy_share(simplex.softmax(raw.detach(), keep, name="logp_old"), keep)
 
 
 def anchor_dominance(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -165,7 +165,7 @@ def group_mean(values: Tensor, keep_axes: int = 0) -> Tensor:
     >>> group_mean(torch.tensor([1.0, math.nan, 0.0]))
     tensor(0.5000)
     """
-    a = checks.array("values", values.unsqueeze(0) if isinstance(values, Tensor) else values)[0].detach()
+    a = checks.array("values", checks.dense("values", values).unsqueeze(0))[0].detach()
     if checks.whole("keep_axes", keep_axes, 0) > a.ndim:
         raise ValueError(f"keep_axes: got {keep_axes}, expected at most {a.ndim}, the axes of values")
     floats = a if a.is_floating_point() else a.to(torch.get_default_dtype())

@@ -81,7 +81,7 @@ def _tokens(
     if raw.ndim == 1:
         shape = tuple(raw.shape)
         raise ValueError(f"logp: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
-    keep = checks.mask_for(token_mask, raw)
+    keep = checks.mask_for(token_mask, raw, "token_mask")
     x = log_ratio(raw, logp_old, keep)
     per_candidate = checks.finite("advantages", advantages, shape=tuple(raw.shape[:-1])).detach()
     own = keep.sum(-1, keepdim=True).clamp(min=1) if mean else 1

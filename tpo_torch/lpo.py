@@ -37,6 +37,7 @@ def lpo_loss(
     tensor(0.6931)
     """
     checks.choice("divergence", divergence, DIVERGENCES)
+    temperature = checks.positive("temperature", temperature)
     u = scale_scores(scores, scale, mask)
     if divergence == "forward":
         return tpo_ratio_loss(logp, logp_old, tpo_weights(u, temperature, mask), mask)

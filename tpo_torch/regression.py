@@ -96,8 +96,7 @@ def mpo_weights(
     tensor([0.8808, 0.1192])
     """
     s, logs, keep = _scores_and_prior(scores, logp_old, mask)
-    if not isinstance(temperature, Tensor):
-        raise TypeError(f"temperature: got {type(temperature).__name__}, expected torch.Tensor; use torch.as_tensor")
+    checks.same_device("temperature", checks.dense("temperature", temperature), s)
     checks.same_shape("temperature", temperature, tuple(s.shape[:-1]))
     if not checks.all_hold(torch.isfinite(temperature) & (temperature > 0)):
         least = float(temperature.min())
@@ -138,4 +137,4 @@ def _scores_and_prior(scores: Tensor, logp_old: Tensor | None, mask: Tensor | No
         return s, simplex.log_softmax(torch.zeros_like(s), keep), keep
     old = checks.array("logp_old", logp_old)
     checks.same_shape("logp_old", old, tuple(raw.shape))
-    return s, simplex.log_softmax(old, keep).detach(), keep
+    return s, simplex.log_softmax(old, keep, name="logp_old").detach(), keep

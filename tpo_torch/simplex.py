@@ -10,25 +10,25 @@ from torch import Tensor
 from tpo_torch import checks
 
 
-def log_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+def log_softmax(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits") -> Tensor:
     """Log of the group distribution p.
 
     Paper: Eq. 1
 
     log p_i = ℓ_i − log Σ_j exp ℓ_j over the unmasked candidates; −inf at a masked one.
 
-    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool, False = no candidate here.
+    Args: logits (…, K) in nats, −inf allowed; mask (…, K) bool, False = no candidate here; name, in errors.
     Returns: (…, K), float32 or wider. A group that is masked throughout is −inf throughout (deviation D3).
     Raises: TypeError, ValueError for a dtype, shape or value that is no log-probability.
 
     >>> log_softmax(torch.zeros(2))
     tensor([-0.6931, -0.6931])
     """
-    x, keep = _inhabited(logits, mask)
+    x, keep = _inhabited(name, logits, mask)
     return torch.where(keep, torch.log_softmax(x, -1), -math.inf)
 
 
-def softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+def softmax(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits") -> Tensor:
     """The group distribution p.
 
     Paper: Eq. 1
@@ -42,11 +42,11 @@ def softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> softmax(torch.tensor([0.0, 0.0, 5.0]), mask=torch.tensor([True, True, False]))
     tensor([0.5000, 0.5000, 0.0000])
     """
-    x, keep = _inhabited(logits, mask)
+    x, keep = _inhabited(name, logits, mask)
     return torch.where(keep, torch.softmax(x, -1), 0.0)
 
 
-def logsumexp(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+def logsumexp(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits") -> Tensor:
     """Log of the total weight of a group.
 
     Paper: Eq. 1 (its normaliser)
@@ -60,7 +60,7 @@ def logsumexp(logits: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> logsumexp(torch.zeros(2))
     tensor(0.6931)
     """
-    x, keep = _inhabited(logits, mask)
+    x, keep = _inhabited(name, logits, mask)
     return torch.where(keep.any(-1), torch.logsumexp(x, -1), -math.inf)
 
 
@@ -140,12 +140,12 @@ def effective_sample_size(p: Tensor) -> Tensor:
     return torch.where(squares == 0, 0.0, 1 / squares)
 
 
-def _inhabited(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    raw = checks.array("logits", logits)
+def _inhabited(name: str, logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    raw = checks.array(name, logits)
     keep = checks.mask_for(mask, raw)
     if mask is None:
-        return checks.log_weights("logits", raw), keep
-    x = checks.log_weights("logits", raw, keep)
+        return checks.log_weights(name, raw), keep
+    x = checks.log_weights(name, raw, keep)
     return torch.where(keep.any(-1, keepdim=True), x, 0.0), keep
 
 

@@ -53,7 +53,7 @@ def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw)
     q = checks.distribution("q", q, keep, tuple(raw.shape))
-    logs = simplex.log_softmax(raw, mask)
+    logs = simplex.log_softmax(raw, mask, name="logp")
     return -torch.where(q == 0, 0.0, q * logs).sum(-1)
 
 
@@ -77,7 +77,9 @@ def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask
     r = checks.distribution("r", r, keep, tuple(raw.shape))
     u = checks.finite("u", u, keep, tuple(raw.shape)).detach()
     # From log p_old, since p_old itself underflows under a wide anchor.
-    gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(r == 0, 0.0, simplex.log_softmax(raw, mask).detach())
+    gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(
+        r == 0, 0.0, simplex.log_softmax(raw, mask, name="logp_old").detach()
+    )
     return (r * (u - eta * gap)).sum(-1)
 
 
@@ -95,7 +97,7 @@ def tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Ten
     """
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw)
-    return checks.distribution("q", q, keep, tuple(raw.shape)) - simplex.softmax(raw, mask).detach()
+    return checks.distribution("q", q, keep, tuple(raw.shape)) - simplex.softmax(raw, mask, name="logp").detach()
 
 
 def tpo_surrogate_loss(logp: Tensor, coefficients: Tensor) -> Tensor:
@@ -179,6 +181,7 @@ def tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | Non
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw)
     old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
+    w = checks.distribution("w", w, keep, tuple(raw.shape))
     return tpo_loss(torch.where(keep, checks.log_weights("logp", raw, keep) - old, 0.0), w, mask)
 
 

@@ -24,7 +24,8 @@ def tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> T
     >>> tpo_no_anchor_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    return tpo_loss(logp, w, mask)
+    raw = checks.array("logp", logp)
+    return tpo_loss(raw, checks.distribution("w", w, checks.mask_for(mask, raw), tuple(raw.shape)), mask)
 
 
 def tpo_tempered_loss(
@@ -102,7 +103,7 @@ def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> 
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw)
     q = checks.distribution("q", q, keep, tuple(raw.shape))
-    logs = simplex.log_softmax(raw, mask)
+    logs = simplex.log_softmax(raw, mask, name="logp")
     p = torch.exp(logs)
     # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.
     inside = p != 0
@@ -142,7 +143,7 @@ def tpo_reverse_coefficients(
     >>> tpo_reverse_coefficients(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0])).tolist()
     [0.5, -0.5]
     """
-    p, d, _ = _log_gap_to_target(logp.detach(), logp_old, u, eta, mask)
+    p, d, _ = _log_gap_to_target(checks.array("logp", logp).detach(), logp_old, u, eta, mask)
     # Plus zero, so that a coefficient of nothing is 0 and not −0.
     return 0.0 - p * (d - (p * d).sum(-1, keepdim=True))
 
@@ -156,7 +157,8 @@ def _log_gap_to_target(
     keep = checks.mask_for(mask, raw)
     old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
     tilt = checks.finite("u", u, keep, tuple(raw.shape)).detach() / eta
-    logs, logs_old = simplex.log_softmax(raw, keep), simplex.log_softmax(old, keep)
+    logs = simplex.log_softmax(raw, keep, name="logp")
+    logs_old = simplex.log_softmax(old, keep, name="logp_old")
     # Both branches of `where` must be finite where p = 0, or autograd makes 0·inf = NaN.
     inside = keep & (logs.detach().exp() != 0)
     logs = torch.where(inside, logs, 0.0)

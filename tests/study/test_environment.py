@@ -16,13 +16,12 @@ from tpo_ref.study.cli import commands, words
 ROOT = Path(__file__).parents[2]
 
 
-def tpo(*arguments: str, out: int | None = None, **variables: str | None) -> subprocess.CompletedProcess[str]:
+def tpo(*arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a shell does, with variables set, or unset where None."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(
         [sys.executable, "-m", "tpo_ref.study.cli.main", *arguments],
-        stdout=subprocess.PIPE if out is None else out,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={name: value for name, value in environment.items() if value is not None},
         encoding="latin-1",
         check=False,
@@ -35,12 +34,14 @@ FIGURE = ("figure", "needle", "--scale", "smoke")
 def test_a_notebooks_backend_and_a_users_style_change_no_picture(tmp_path: Path) -> None:
     style = tmp_path / "matplotlibrc"
     style.write_text("text.usetex: True\nfont.size: 30\nsavefig.dpi: 20\naxes.facecolor: red\n", encoding="utf-8")
+    unreadable = tmp_path / "unreadable"
+    unreadable.write_bytes(b"font.family: \xff\n")
     plain = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=None)
     assert plain.returncode == 0, plain.stderr
     picture = tmp_path / "runs" / "figures" / "needle-smoke.png"
     before = picture.read_bytes()
-    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
-        done = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=backend, MATPLOTLIBRC=str(style))
+    for backend, own in (("module://matplotlib_inline.backend_inline", style), ("nonsense", unreadable)):
+        done = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=backend, MATPLOTLIBRC=str(own))
         assert done.returncode == 0, done.stderr
         assert picture.read_bytes() == before
 
@@ -119,12 +120,47 @@ def test_odd_surroundings_end_no_command(variables: dict[str, str], tmp_path: Pa
     assert "Traceback" not in done.stderr
 
 
+# A run that says what it does, and then leaves its result.
+RUN = """
+import sys
+from pathlib import Path
+from tpo_ref.study.cli import main
+def run(arguments):
+    for step in range(3):
+        print(f"step {step}", flush=True)
+        print("ρ", file=sys.stderr)
+    Path(arguments[0]).write_text("done", encoding="utf-8")
+    return 0
+main._run = run
+main.main()
+"""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_output_that_goes_nowhere_is_one_line() -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        done = tpo("list", out=full)
-    finally:
-        os.close(full)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("redirections", "code", "says"),
+    [
+        ("> /dev/full", 2, ["tpo: standard output: No space left on device; the rest of it is lost"]),
+        ("| true", 0, []),
+        (">&-", 0, []),
+        ("<&- >&- 2>&-", 0, []),
+        ("2> /dev/full", 0, []),
+    ],
+)
+def test_output_that_goes_nowhere_ends_no_run(redirections: str, code: int, says: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "result"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {redirections}', "bash", sys.executable, "-c", RUN, place],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, place.read_text(encoding="utf-8")) == (code, "done")
+    assert [line for line in done.stderr.splitlines() if line != "?"] == says
+
+
+def test_a_table_for_nobody_is_no_error() -> None:
+    script = ["bash", "-c", '"$@" >&-', "bash", sys.executable, "-m", "tpo_ref.study.cli.main", "list"]
+    done = subprocess.run(script, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

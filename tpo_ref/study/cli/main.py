@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import os
 import sys
+import warnings
 
 from tpo_ref.study.cli import output
 from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
@@ -46,6 +47,9 @@ def _run(arguments: list[str]) -> int:
     # here, and a style of the caller's that cannot be read would end whatever imports matplotlib, as libraries do.
     os.environ.pop("MPLBACKEND", None)
     os.environ["MATPLOTLIBRC"] = os.devnull
+    if any(option.startswith("error") for option in sys.warnoptions):
+        # What a library warns of, down to its syntax, is shown and ends no run.
+        warnings.simplefilter("default")
     _keep_freed_memory()
     try:
         # `commands` imports tyro, whose presence was checked above.

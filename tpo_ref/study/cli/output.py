@@ -8,10 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from typing import Any, TextIO
 
 # The descriptors of the three streams.
 INPUT, OUTPUT, ERRORS = 0, 1, 2
@@ -28,7 +25,7 @@ class Sink(io.FileIO):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
 
-    def write(self, data: Buffer, /) -> int | None:  # type: ignore[override]
+    def write(self, data: Any, /) -> int | None:
         """Write at least a part; all of it counts as written once something has failed."""
         if self.failure is None:
             try:

@@ -25,7 +25,7 @@ class Sink(io.FileIO):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write at least a part; all of it counts as written once something has failed."""
         if self.failure is None:
             try:

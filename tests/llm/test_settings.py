@@ -327,3 +327,36 @@ def test_a_base_is_looked_for_beside_the_file_that_names_it(tmp_path: Path, monk
         reading.load(str(inner / "theirs.yaml"))
     with pytest.raises(ValueError, match="comes back to itself"):
         reading.load("../inner/theirs.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name"),
+    [
+        ("model=HERE", "", "model"),
+        ("task=HERE/t.py", "", "task"),
+        ("task_options.folder=HERE", "task_options", "folder"),
+        ("trainer.deepspeed=HERE/ds.json", "trainer", "deepspeed"),
+    ],
+)
+@pytest.mark.parametrize("written", ["~/data", "data"])
+def test_what_lies_on_this_computer_is_recorded_by_its_whole_path(
+    override: str, section: str, name: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in ("t.py", "ds.json"):
+        (data / file).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = reading.load("qwen3-1.7b-gsm8k", (override.replace("HERE", written),)).resolved()
+    values = getattr(settings, section) if section else vars(settings)
+    assert values[name] == override.partition("=")[2].replace("HERE", str(data))
+
+
+def test_a_home_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: ~nobody-here/b.yaml\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"~nobody-here/b\.yaml: found no home folder"):
+        reading.load(str(tmp_path / "a.yaml"))
+    for override in ("model=~nobody-here/m", "task=~nobody-here/t.py", "task_options.folder=~nobody-here/x"):
+        with pytest.raises(ValueError, match="found no home folder"):
+            reading.load("qwen3-1.7b-gsm8k", (override,)).resolved()

@@ -434,3 +434,15 @@ def test_smoothing_stays_within_and_keeps_constants(values: list[float]) -> None
     assert (smoothed(x) >= x.min() - 1e-9).all()
     assert len(smoothed(x)) == len(x)
     np.testing.assert_allclose(smoothed(np.full(len(x), 3.0)), 3.0)
+
+
+def test_an_adapter_finds_the_model_below_it_from_another_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = micro(capsys, "lora={r: 2}", "trainer.max_steps=1")
+    assert (code, err) == (0, "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, _, err = call(capsys, "eval", "../runs/llm/micro-tpo", "evaluation.samples=0")
+    assert code == 0, err

@@ -16,13 +16,12 @@ from tpo_ref.study.cli import commands, words
 ROOT = Path(__file__).parents[2]
 
 
-def tpo(*arguments: str, out: int | None = None, **variables: str | None) -> subprocess.CompletedProcess[str]:
+def tpo(*arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a shell does, with variables set, or unset where None."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(
         [sys.executable, "-m", "tpo_ref.study.cli.main", *arguments],
-        stdout=subprocess.PIPE if out is None else out,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={name: value for name, value in environment.items() if value is not None},
         encoding="latin-1",
         check=False,
@@ -32,15 +31,26 @@ def tpo(*arguments: str, out: int | None = None, **variables: str | None) -> sub
 FIGURE = ("figure", "needle", "--scale", "smoke")
 
 
-def test_a_notebooks_backend_and_a_users_style_change_no_picture(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of an experiment, computed once."""
+    out = tmp_path_factory.mktemp("stored")
+    done = tpo("run", "needle", "--scale", "smoke", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_notebooks_backend_and_a_users_style_change_no_picture(stored: Path, tmp_path: Path) -> None:
     style = tmp_path / "matplotlibrc"
     style.write_text("text.usetex: True\nfont.size: 30\nsavefig.dpi: 20\naxes.facecolor: red\n", encoding="utf-8")
-    plain = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=None)
+    unreadable = tmp_path / "unreadable"
+    unreadable.write_bytes(b"font.family: \xff\n")
+    plain = tpo(*FIGURE, "--out", str(stored), MPLBACKEND=None)
     assert plain.returncode == 0, plain.stderr
-    picture = tmp_path / "runs" / "figures" / "needle-smoke.png"
+    picture = stored / "figures" / "needle-smoke.png"
     before = picture.read_bytes()
-    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
-        done = tpo(*FIGURE, "--out", str(tmp_path / "runs"), MPLBACKEND=backend, MATPLOTLIBRC=str(style))
+    for backend, own in (("module://matplotlib_inline.backend_inline", style), ("nonsense", unreadable)):
+        done = tpo(*FIGURE, "--out", str(stored), MPLBACKEND=backend, MATPLOTLIBRC=str(own))
         assert done.returncode == 0, done.stderr
         assert picture.read_bytes() == before
 
@@ -113,18 +123,72 @@ def test_an_equals_sign_in_an_options_own_word_makes_no_setting(
         {"PYTHONWARNINGS": "error", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
 )
-def test_odd_surroundings_end_no_command(variables: dict[str, str], tmp_path: Path) -> None:
-    done = tpo("table", "needle", "--scale", "smoke", "--out", str(tmp_path), **variables)
+def test_odd_surroundings_end_no_command(variables: dict[str, str], stored: Path) -> None:
+    done = tpo("table", "needle", "--scale", "smoke", "--out", str(stored), **variables)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
+# A run that says what it does, and then leaves its result.
+RUN = """
+import sys
+from pathlib import Path
+from tpo_ref.study.cli import main
+def run(arguments):
+    for step in range(3):
+        print(f"step {step}", flush=True)
+        print("ρ", file=sys.stderr)
+    Path(arguments[0]).write_text("done", encoding="utf-8")
+    return 0
+main._run = run
+main.main()
+"""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_output_that_goes_nowhere_is_one_line() -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        done = tpo("list", out=full)
-    finally:
-        os.close(full)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("redirections", "code", "says"),
+    [
+        ("> /dev/full", 2, ["tpo: standard output: No space left on device; the rest of it is lost"]),
+        ("| true", 0, []),
+        (">&-", 0, []),
+        ("<&- >&- 2>&-", 0, []),
+        ("2> /dev/full", 0, []),
+    ],
+)
+def test_output_that_goes_nowhere_ends_no_run(redirections: str, code: int, says: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "result"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {redirections}', "bash", sys.executable, "-c", RUN, place],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, place.read_text(encoding="utf-8")) == (code, "done")
+    assert [line for line in done.stderr.splitlines() if line != "?"] == says
+
+
+def test_a_table_for_nobody_is_no_error() -> None:
+    script = ["bash", "-c", '"$@" >&-', "bash", sys.executable, "-m", "tpo_ref.study.cli.main", "list"]
+    done = subprocess.run(script, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_that_is_gone_and_code_without_docstrings_are_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    start = f'cd {gone}; rmdir {gone}; "$@" train tiny; "$@" list > /dev/null; PYTHONOPTIMIZE=2 "$@" eval m'
+    script = ["bash", "-c", start, "bash", sys.executable, "-m", "tpo_ref.study.cli.main"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(script, env=environment, capture_output=True, encoding="utf-8", check=False)
+    first, second = done.stderr.splitlines()
+    assert first == "tpo: the current folder has been deleted; change to another (cd)"
+    assert second.startswith("tpo: python -OO: got code without docstrings")
+
+
+def test_warnings_of_libraries_end_no_command() -> None:
+    code = "import warnings; from tpo_ref.study.cli import main; main._run(['list']); warnings.warn('w', SyntaxWarning)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0

@@ -50,6 +50,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise OSError(error.errno, what) from error
 
 
+def at_home(text: str) -> Path:
+    """The path with ~ and ~user at its head replaced; ValueError where there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: found no home folder for it; write the whole path") from error
+
+
 def temporary(path: Path) -> Path:
     """The name under which this process writes a file, or a folder, before it gets its own: `sweep` knows it."""
     return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tpo_ref.study.errors import MissingExtra
+from tpo_ref.study.errors import MissingExtra, Unavailable
 
 if TYPE_CHECKING:
     from tpo_torch.llm.config import TargetPOConfig
@@ -39,7 +41,13 @@ LIBRARIES = {
 
 
 def check_installed() -> None:
-    """MissingExtra naming the libraries that are not there, before any of them is loaded."""
+    """MissingExtra naming the libraries that are not there, Unavailable where none can work; loads nothing."""
+    if sys.flags.optimize > 1:
+        raise Unavailable("python -OO: got code without docstrings, which transformers reads; use -O, or neither")
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise Unavailable("the current folder has been deleted; change to another (cd)") from error
     missing = [name for name in ("torch", *LIBRARIES) if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"language-model runs need {', '.join(missing)}; run: pip install '.[llm]'")

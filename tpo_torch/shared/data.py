@@ -179,7 +179,10 @@ def _contents(collection: Collection, folder: Path | None) -> list[bytes]:
 
 def _folder_from_environment(collection: Collection) -> Path | None:
     base = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(base).expanduser() / collection.folder if base else None
+    try:
+        folder = Path(base).expanduser() / collection.folder if base else None
+    except RuntimeError as error:
+        raise DataError(f"{FOLDER_VARIABLE}: found no home folder for {base}; write the whole path") from error
     return folder if folder is not None and folder.is_dir() else None
 
 

@@ -133,10 +133,6 @@ def run(arguments: list[str]) -> int:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
         )
-    except BrokenPipeError:
-        # The reader of standard output, such as `head`, has closed the pipe; nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, TypeError, OSError, ImportError, Unavailable) as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
         return USAGE_ERROR

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import io
 import os
 import sys
+import warnings
 
+from tpo_ref.study.cli import output
 from tpo_ref.study.cli.exits import INTERRUPTED, USAGE_ERROR
 from tpo_ref.study.errors import DISTRIBUTION
 
@@ -28,6 +29,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _main(arguments: list[str]) -> int:
+    with output.lasting() as streams:
+        code = _run(arguments)
+    return code or (USAGE_ERROR if streams.lost else 0)
+
+
+def _run(arguments: list[str]) -> int:
     missing = [name for name in CLI_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         remedy = f"run: pip install '{DISTRIBUTION}[cli]'"
@@ -36,12 +43,14 @@ def _main(arguments: list[str]) -> int:
     # GNU OpenMP's threads spin while they wait. Where other work shares the cores, that starves the very thread waited
     # for, and a step takes many times as long. The setting is read when the library that computes is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    # Pictures are files. The window or notebook that a caller draws in may not even be installed here.
+    # Pictures are files in a style of ours. The window or notebook that a caller draws in may not even be installed
+    # here, and a style of the caller's that cannot be read would end whatever imports matplotlib, as libraries do.
     os.environ.pop("MPLBACKEND", None)
+    os.environ["MATPLOTLIBRC"] = os.devnull
+    if any(option.startswith("error") for option in sys.warnoptions):
+        # What a library warns of, down to its syntax, is shown and ends no run.
+        warnings.simplefilter("default")
     _keep_freed_memory()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A letter that the terminal's encoding lacks becomes a question mark, and not the end of a run of hours.
-        sys.stdout.reconfigure(errors="replace")
     try:
         # `commands` imports tyro, whose presence was checked above.
         from tpo_ref.study.cli import commands

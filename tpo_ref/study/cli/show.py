@@ -86,15 +86,8 @@ def bar(stream: TextIO) -> Iterator[Bar | None]:
         bars.TextColumn("{task.fields[text]}", markup=False),
         bars.TimeElapsedColumn(),
     )
-    with bars.Progress(*columns, console=_Console(file=stream), transient=True) as progress:
+    with bars.Progress(*columns, console=Console(file=stream), transient=True) as progress:
         yield Bar(progress)
-
-
-class _Console(Console):
-    """A console that raises BrokenPipeError where rich would exit with 1, the code of a failed claim."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
 
 
 def print_table(rows: list[list[str]], title: str | None = None) -> None:
@@ -105,7 +98,7 @@ def print_table(rows: list[list[str]], title: str | None = None) -> None:
         table.add_column(name, overflow="fold", no_wrap=index == 0)
     for row in rows[1:]:
         table.add_row(*row)
-    _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def print_json(content: object) -> None:

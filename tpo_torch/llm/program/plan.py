@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
+from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm import checkpoints, ranges, tasks
@@ -129,7 +130,7 @@ def _check_values(settings: RunSettings, processes: int) -> None:
 def check_trust(settings: RunSettings) -> None:
     """ValueError for a task's file, which is run, that only a configuration or a record names."""
     if settings.task.endswith(".py") and not settings.trusted:
-        path = Path(settings.task).expanduser().resolve()
+        path = files.at_home(settings.task).resolve()
         raise ValueError(
             f"task: {settings.source} asks to run the Python file {path}; read it, then say --trust-code, or name it "
             f"on the command line"

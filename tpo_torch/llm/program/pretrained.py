@@ -40,7 +40,7 @@ def locate(model: str, revision: str | None = None) -> str:
         gated, or cannot be reached.
     """
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    path = Path(model).expanduser()
+    path = files.at_home(model)
     if path.is_dir():
         if not any((path / name).exists() for name in (CONFIG, ADAPTER)):
             raise Unavailable(f"model: got the folder {path}, expected a {CONFIG} and safetensors weights in it")

@@ -62,7 +62,7 @@ def train(plan: Plan, display: Display) -> None:
             if change:
                 display.say(f"{folder.path}: goes on by other code or versions than before: {change}")
         with state.main_process_first():
-            place = plan.model or str(tiny.ensure(settings, task, plan.out, display))
+            place = plan.model or str(tiny.ensure(settings, task, plan.out, display).resolve())
         _run(plan, place, arguments, task, display)
 
 

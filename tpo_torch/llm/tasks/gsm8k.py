@@ -38,7 +38,7 @@ def load(
     from datasets import Dataset
 
     flag("strict", strict)
-    problems = load_gsm8k(None if folder is None else Path(folder))
+    problems = load_gsm8k(None if folder is None else Path(folder).expanduser())
     generator = np.random.default_rng(seed_of(seed))
     train = _rows(_sample("train_size", problems.train, train_size, generator), instruction, system)
     # The whole test set stands behind a smaller one, in case a problem of it is dropped.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from tpo_ref.study import files
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.estimates import Estimate
 from tpo_torch.llm import manifest, resume, tasks
@@ -44,7 +44,7 @@ def evaluate_place(
     Raises: ValueError for a model without a task, or unknown settings; Unavailable for weights that are not there.
     """
     with quiet.quiet():
-        folder = Folder(Path(place))
+        folder = Folder(files.at_home(place))
         run = folder.record.exists()
         if not run and task is None:
             raise ValueError(

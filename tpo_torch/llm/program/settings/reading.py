@@ -138,7 +138,7 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
     """The content of a configuration laid over its base; extending, the files that name this one as their base."""
     if name_or_path in extending:
         raise ValueError(f"base: {' -> '.join((*extending, name_or_path))} comes back to itself; drop one of them")
-    path = Path(name_or_path).expanduser()
+    path = files.at_home(name_or_path)
     if path.is_dir() and name_or_path not in shipped():
         raise ValueError(
             f"configuration: {path} is a folder; expected a file that ends in .yaml, or one of {', '.join(shipped())}. "
@@ -160,7 +160,7 @@ def _read(name_or_path: str, extending: tuple[str, ...]) -> dict[str, Any]:
 
 def _beside(path: Path, base: str) -> str:
     """The base that a file names: a shipped one, or another file, as seen from the folder of the one that names it."""
-    return os.path.normpath(path.parent / Path(base).expanduser()) if Path(base).suffix in SUFFIXES else base
+    return os.path.normpath(path.parent / files.at_home(base)) if Path(base).suffix in SUFFIXES else base
 
 
 def _text(path: Path) -> str:

@@ -26,6 +26,9 @@ METHODS = tuple(SECTIONS)
 LISTWISE = "lpo"
 LAUNCHERS = Path(__file__).parents[2] / "configs" / "accelerate"
 TINY = "tiny"
+# What may be the path of a file among the trainer's arguments, and of a folder among the options of a task.
+FILES = ("deepspeed", "fsdp_config", "accelerator_config")
+GSM8K, FOLDER = "gsm8k", "folder"
 # The name of a run that no file was read for, where its configuration is asked for.
 UNNAMED = "CONFIG"
 # A file system takes 255 bytes; method, seed and the names of temporary files come on top.
@@ -198,7 +201,7 @@ class RunSettings:
         """A revision beside a hub name, once."""
         if not isinstance(self.revision, str) or not self.revision:
             raise TypeError(f"revision: got {self.revision!r}, expected a word, such as a commit; quote digits")
-        if self.model == TINY or Path(self.model).expanduser().is_dir():
+        if self.model == TINY or files.at_home(self.model).is_dir():
             raise ValueError(f"revision: got {self.revision!r}, but {self.model} is no name on the hub; leave it out")
         if dict(self.given.get("model_init_kwargs") or {}).get("revision") is not None:
             raise ValueError("revision: is given in model_init_kwargs too; leave one of them out")
@@ -257,13 +260,24 @@ class RunSettings:
         return self.given[name] if name in self.given else upstream.default_of(self.configuration, name)
 
     def resolved(self) -> RunSettings:
-        """The same with whole paths for a model's folder and a task's file, which then are found from anywhere."""
-        model, task = Path(self.model).expanduser(), Path(self.task).expanduser()
+        """The same with whole paths of what lies on this computer, which then is found from anywhere."""
         return dataclasses.replace(
             self,
-            model=str(model.resolve()) if self.model != TINY and model.is_dir() else self.model,
-            task=str(task.resolve()) if task.suffix == ".py" else self.task,
+            model=self.model if self.model == TINY else _whole(self.model),
+            task=str(files.at_home(self.task).resolve()) if self.task.endswith(".py") else self.task,
+            task_options=_with_whole(self.task_options, (FOLDER,) if self.task == GSM8K else ()),
+            trainer=_with_whole(self.trainer, FILES),
         )
+
+
+def _with_whole(values: Mappings, names: Sequence[str]) -> dict[str, Any]:
+    return {key: _whole(value) if key in names and isinstance(value, str) else value for key, value in values.items()}
+
+
+def _whole(text: str) -> str:
+    """A path made whole where something is there, or a home in it; anything else, such as a hub name, as it is."""
+    path = files.at_home(text)
+    return str(path.resolve()) if text.startswith("~") or path.exists() else text
 
 
 def launcher_file(name: str) -> Path:

@@ -78,9 +78,21 @@ def same_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {tuple(shape)}; expand it explicitly")
 
 
-def finite(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Finite real numbers in float32 or wider; masked entries may hold anything and come back as 0."""
+def finite(
+    name: str,
+    x: Tensor,
+    mask: Tensor | None = None,
+    shape: tuple[int, ...] | None = None,
+    like: Tensor | None = None,
+) -> Tensor:
+    """Finite real numbers in float32 or wider; masked entries may hold anything and come back as 0.
+
+    Args: shape, or like, a tensor with it on the device where this one must lie.
+    """
     x = _floats(array(name, x))
+    if like is not None:
+        shape = tuple(like.shape)
+        same_device(name, x, like)
     if shape is not None:
         same_shape(name, x, shape)
     if mask is not None:

@@ -216,7 +216,7 @@ def cosine_misalignment(g: Tensor, h: Tensor) -> Tensor:
     tensor(0.2857)
     """
     g = checks.finite("g", g)
-    h = checks.finite("h", h, shape=tuple(g.shape))
+    h = checks.finite("h", h, like=g)
     lengths = torch.sqrt((g * g).sum(-1) + COSINE_FLOOR) * torch.sqrt((h * h).sum(-1) + COSINE_FLOOR)
     return 1 - (g * h).sum(-1) / lengths
 
@@ -252,4 +252,5 @@ def _classes(pi: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     raw = checks.array("pi", pi)
     pi = checks.distribution("pi", raw, torch.ones_like(raw, dtype=torch.bool), tuple(raw.shape))
     y = checks.labels("label", label, tuple(pi.shape[:-1]), pi.shape[-1])
+    checks.same_device("label", y, pi)
     return pi, (y[..., None] == torch.arange(pi.shape[-1], device=pi.device)).to(pi.dtype)

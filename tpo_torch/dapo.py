@@ -35,7 +35,7 @@ def dapo_loss(
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
     x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=tuple(x.shape)).detach()
+    a = checks.finite("advantages", advantages, like=x).detach()
     return -clipped_objective(x, a, low, high).sum(-1)
 
 

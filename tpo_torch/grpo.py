@@ -29,7 +29,7 @@ def grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float
     """
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
     x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=tuple(x.shape)).detach()
+    a = checks.finite("advantages", advantages, like=x).detach()
     return _each(x, a, epsilon, beta).sum(-1)
 
 
@@ -83,6 +83,6 @@ def _tokens(
         raise ValueError(f"logp: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
     keep = checks.mask_for(token_mask, raw, "token_mask")
     x = log_ratio(raw, logp_old, keep)
-    per_candidate = checks.finite("advantages", advantages, shape=tuple(raw.shape[:-1])).detach()
+    per_candidate = checks.finite("advantages", advantages, like=raw[..., 0]).detach()
     own = keep.sum(-1, keepdim=True).clamp(min=1) if mean else 1
     return x, torch.where(keep, per_candidate.unsqueeze(-1), 0.0), keep.to(x.dtype) / own

@@ -35,8 +35,8 @@ def gspo_loss(
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
     x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=tuple(x.shape)).detach()
-    n = checks.finite("lengths", lengths, shape=tuple(x.shape)).detach()
+    a = checks.finite("advantages", advantages, like=x).detach()
+    n = checks.finite("lengths", lengths, like=x).detach()
     if not checks.all_hold(n >= 1):
         least = float(n.min())
         raise ValueError(f"lengths: got {least:g}, expected at least 1 token; give a masked candidate length 1")

@@ -66,7 +66,7 @@ def muon_step(gradient: Tensor, momentum: Tensor, step: int, lr: float = LEARNIN
     tensor([-0.0011, -0.0011])
     """
     g = _matrix("gradient", gradient)
-    old = checks.finite("momentum", momentum, shape=tuple(g.shape)).to(g.dtype)
+    old = checks.finite("momentum", momentum, like=g).to(g.dtype)
     step, lr = checks.whole("step", step, 1), checks.positive("lr", lr)
     m = MOMENTUM * old + (1 - MOMENTUM) * g
     return -lr * _scale(g) * newton_schulz(_look_ahead(g, m, step, MOMENTUM)), m
@@ -91,8 +91,8 @@ def nesterov_adam_step(
     tensor([-0.0015,  0.0015])
     """
     g = checks.finite("gradient", gradient)
-    m = checks.finite("first", first, shape=tuple(g.shape)).to(g.dtype)
-    v = checks.finite("second", second, shape=tuple(g.shape)).to(g.dtype)
+    m = checks.finite("first", first, like=g).to(g.dtype)
+    v = checks.finite("second", second, like=g).to(g.dtype)
     if not checks.all_hold(v >= 0):
         raise ValueError(
             f"second: got the negative entry {float(v.min()):g}, expected means of squares; were moments swapped?"

@@ -32,7 +32,7 @@ def ppo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float 
     """
     epsilon = checks.non_negative("epsilon", epsilon)
     x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=tuple(x.shape)).detach()
+    a = checks.finite("advantages", advantages, like=x).detach()
     return -clipped_objective(x, a, epsilon, epsilon).sum(-1)
 
 
@@ -53,7 +53,9 @@ def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor | None = None) -> Ten
     raw = checks.array("logp", logp)
     keep = None if mask is None else checks.mask_for(mask, raw)
     new = checks.finite_log_weights("logp", raw, keep)
-    return new - checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
+    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
+    checks.same_device("logp_old", old, raw)
+    return new - old
 
 
 def inside_clip(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:

@@ -53,6 +53,7 @@ def scale_scores(
         return maxrl(scores, mask)
     a = centred(scores, mask)
     sigma = batch_deviation(scores, mask) if deviation is None else checks.finite("deviation", deviation).detach()
+    checks.same_device("deviation", sigma, a)
     if not checks.all_hold(sigma >= 0):
         raise ValueError(f"deviation: got {float(sigma.min()):g}, expected a standard deviation, 0 or more")
     width = torch.hypot(sigma, torch.as_tensor(tau, dtype=sigma.dtype, device=sigma.device))

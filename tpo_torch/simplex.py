@@ -151,7 +151,7 @@ def _inhabited(name: str, logits: Tensor, mask: Tensor | None) -> tuple[Tensor, 
 
 def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     a = checks.finite("p", p)
-    b = checks.finite("q", q, shape=tuple(a.shape))
+    b = checks.finite("q", q, like=a)
     for name, x in (("p", a), ("q", b)):
         if not checks.all_hold(x >= 0):
             raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")

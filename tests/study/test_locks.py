@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.processes import without
 
 from tpo_ref.study import locks
 from tpo_ref.study.errors import InUse
@@ -103,3 +104,14 @@ def test_the_lock_of_a_folder_made_again_is_left_to_its_holder(tmp_path: Path) -
     assert file.exists()
     other.kill()
     other.communicate()
+
+
+def test_without_filelock_a_warning_says_that_nothing_is_locked(tmp_path: Path) -> None:
+    program = (
+        "import warnings\nfrom pathlib import Path\nfrom tpo_ref.study import locks\n"
+        "with warnings.catch_warnings(record=True) as caught:\n    warnings.simplefilter('always')\n"
+        "    with locks.held(Path('here'), 'the store'):\n        pass\nprint(caught[0].message)\n"
+    )
+    done = without("filelock", program)
+    assert done.returncode == 0, done.stderr
+    assert "the store: nothing is locked without filelock; start no second process in here" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import socket
@@ -31,12 +32,18 @@ def held(
     """Hold the lock of a file or folder, which need not exist; the lock is a hidden file beside it.
 
     It is no part of what it guards: the folder may be deleted and made again while its lock is held. Where the file
-    system has no locks, a warning says so, and nothing is locked.
+    system has no locks, or filelock is not installed, a warning says so, and nothing is locked.
 
     Args: path, what is worked on; what, its name in messages; remedy, what else to do than wait; waiting, called once
         with a message before waiting for a lock that another process has, None to refuse at once.
     Raises: InUse naming the process that has the lock; OSError, ValueError with the path where no lock can be written.
     """
+    if importlib.util.find_spec("filelock") is None:
+        # In Python, beside the base install alone: the command line and torch bring it.
+        message = f"{what}: nothing is locked without filelock; start no second process in {path}"
+        warnings.warn(message, RuntimeWarning, 3)
+        yield
+        return
     lock, file = _lock(path), lock_file(path)
     files.check_regular(file)
     if not _acquire(lock, file, blocking=False):

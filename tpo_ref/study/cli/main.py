@@ -17,7 +17,7 @@ SPINS = "4000"
 # GNU's allocator: its names for two of its parameters, and how many bytes it may keep instead of giving them back.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, LARGEST_BYTES = 2**29, 2**25
-CLI_PACKAGES = ("tyro", "rich", "matplotlib")
+CLI_PACKAGES = ("tyro", "rich", "matplotlib", "filelock")
 
 
 def main(arguments: list[str] | None = None) -> None:

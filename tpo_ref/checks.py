@@ -44,8 +44,9 @@ def converted(name: str, x: ArrayLike) -> NDArray[Any]:
     """An array of whatever dtype; TypeError, ValueError for what NumPy makes none of."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, whose mask would be lost; pass its data, and mask=~x.mask")
-    if type(x).__module__.partition(".")[0] == "torch":
-        raise TypeError(f"{name}: got {type(x).__name__} of torch; use tpo_torch, or pass x.detach().cpu().numpy()")
+    if hasattr(x, "detach"):
+        # NumPy would take some tensors, and lose their gradient.
+        raise TypeError(f"{name}: got a {type(x).__name__}, expected an array; pass x.detach().cpu().numpy()")
     try:
         return np.asarray(x)
     except Exception as error:  # whatever a foreign class raises

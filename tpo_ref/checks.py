@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 SUM_TOLERANCE = 1e-4
 # Every integer up to here is a float64 of its own; more of anything is a slip. Longer ones are not written out.
 LARGEST_WHOLE, LONG = 2**53, 10**30
-# What is divided by may be this small.
+# What results are divided by may be this small.
 SMALLEST = 1e-120
 # A misspelt name is answered with so many names at most, each at least this similar.
 CLOSEST, CLOSE = 3, 0.4
@@ -158,8 +158,13 @@ def float64(a: NDArray[Any]) -> Floats:
 
 
 def positive(name: str, x: float) -> float:
-    """A finite number above zero, with a finite square of its inverse."""
-    return _scalar(name, x, "above 0", lambda v: v >= SMALLEST)
+    """A finite number above zero."""
+    return _scalar(name, x, "above 0", lambda v: v > 0)
+
+
+def divisor(name: str, x: float) -> float:
+    """A finite number above zero, the square of whose inverse is finite."""
+    return _scalar(name, x, f"of {SMALLEST:g} or above", lambda v: v >= SMALLEST)
 
 
 def non_negative(name: str, x: float) -> float:

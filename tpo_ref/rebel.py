@@ -53,7 +53,7 @@ def _residual(
     logp: ArrayLike, logp_old: ArrayLike, scores: ArrayLike, eta_r: float, mask: ArrayLike | None
 ) -> tuple[Floats, Floats]:
     """a − ā, 0 at a masked candidate; the number of candidates in each group, at least 1."""
-    eta_r = checks.positive("eta_r", eta_r)
+    eta_r = checks.divisor("eta_r", eta_r)
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw.shape)
     a = log_ratio(raw, logp_old, keep) / eta_r - checks.finite("scores", scores, keep, raw.shape)

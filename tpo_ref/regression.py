@@ -74,7 +74,7 @@ def mpo_temperature(
     >>> float(mpo_temperature([1.0, 0.0], 0.1).round(4))
     1.0599
     """
-    epsilon = checks.positive("epsilon", epsilon)
+    epsilon = checks.divisor("epsilon", epsilon)
     raw = checks.array("scores", scores)
     keep = checks.mask_for(mask, raw.shape)
     s = checks.finite("scores", raw, keep)
@@ -105,9 +105,12 @@ def mpo_weights(
     raw = checks.array("scores", scores)
     keep = checks.mask_for(mask, raw.shape)
     s = checks.finite("scores", raw, keep)
-    eta = checks.finite("temperature", np.expand_dims(checks.converted("temperature", temperature), -1))[..., 0]
+    # The axis makes an array of a single number, and is taken away again.
+    eta = checks.float64(checks.array("temperature", np.expand_dims(checks.converted("temperature", temperature), -1)))[
+        ..., 0
+    ]
     checks.same_shape("temperature", eta, raw.shape[:-1])
-    if not (eta > 0).all():
+    if not (np.isfinite(eta) & (eta > 0)).all():
         raise ValueError(f"temperature: got {eta.min():g}, expected finite and above 0; use mpo_temperature")
     logs = _log_prior(logp_old, keep)
     support = np.isfinite(logs)

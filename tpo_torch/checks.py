@@ -17,7 +17,7 @@ from torch import Tensor
 SUM_TOLERANCE = 1e-4
 # Every integer up to here is a float64 of its own; longer ones than LONG are not written out; no float64 is larger.
 LARGEST_WHOLE, LONG, LARGEST_FLOAT = 2**53, 10**30, 10**308
-# What is divided by may be this small.
+# What results are divided by may be this small.
 SMALLEST = 1e-120
 # In which arithmetic is defined; the others hold numbers only for storage.
 DTYPES = {
@@ -170,8 +170,13 @@ def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor
 
 
 def positive(name: str, x: float) -> float:
-    """A finite number above zero, with a finite square of its inverse."""
-    return _scalar(name, x, "above 0", lambda v: v >= SMALLEST)
+    """A finite number above zero."""
+    return _scalar(name, x, "above 0", lambda v: v > 0)
+
+
+def divisor(name: str, x: float) -> float:
+    """A finite number above zero, the square of whose inverse is finite."""
+    return _scalar(name, x, f"of {SMALLEST:g} or above", lambda v: v >= SMALLEST)
 
 
 def non_negative(name: str, x: float) -> float:

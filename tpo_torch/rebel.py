@@ -28,7 +28,7 @@ def rebel_loss(
     >>> rebel_loss(logp, logp, torch.tensor([1.0, 0.0]))
     tensor(0.2500)
     """
-    eta_r = checks.positive("eta_r", eta_r)
+    eta_r = checks.divisor("eta_r", eta_r)
     raw = checks.array("logp", logp)
     keep = checks.mask_for(mask, raw)
     s = checks.finite("scores", scores, keep, tuple(raw.shape)).detach()

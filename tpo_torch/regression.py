@@ -58,7 +58,7 @@ def mpo_temperature(
     >>> mpo_temperature(torch.tensor([1.0, 0.0]), 0.1)
     tensor(1.0599)
     """
-    epsilon = checks.positive("epsilon", epsilon)
+    epsilon = checks.divisor("epsilon", epsilon)
     s, logs, _ = _scores_and_prior(scores, logp_old, mask)
     support = logs > -math.inf
     best = torch.where(support, s, -math.inf).amax(-1, keepdim=True)

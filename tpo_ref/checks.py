@@ -164,7 +164,7 @@ def positive(name: str, x: float) -> float:
 
 def divisor(name: str, x: float) -> float:
     """A finite number above zero, the square of whose inverse is finite."""
-    return _scalar(name, x, f"of {SMALLEST:g} or above", lambda v: v >= SMALLEST)
+    return _scalar(name, x, f"above 0 (at least {SMALLEST:g})", lambda v: v >= SMALLEST)
 
 
 def non_negative(name: str, x: float) -> float:

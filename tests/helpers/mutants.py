@@ -77,13 +77,13 @@ DG = "test_dg.test_gradient_is_the_gated_advantage"
 
 MUTANTS = (
     # The method, in the reference.
-    Mutant("sign flip", "tpo_ref", "tpo.tpo_grad", "raw, keep) - checks", "raw, keep) + checks", GRADIENT),
+    Mutant("sign flip", "tpo_ref", "tpo.tpo_grad", ") - checks", ") + checks", GRADIENT),
     Mutant("sign flip of the loss", "tpo_ref", "tpo.tpo_loss", "-np.where", "+np.where", GRADIENT),
     Mutant("ddof 1", "tpo_ref", "standardize.standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
     Mutant("dropped anchor", "tpo_ref", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
     Mutant("tilt downwards", "tpo_ref", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
     Mutant("temperature upside down", "tpo_ref", "tpo.tpo_target", "_from_top(u) / eta", "_from_top(u) * eta", TARGET),
-    Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "softmax(raw, keep)", "softmax(raw)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "softmax(raw, keep,", "softmax(raw,", MASKED_GRADIENT),
     Mutant("dropped mask", "tpo_ref", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
     Mutant(
         "literal σ = 0",
@@ -99,9 +99,9 @@ MUTANTS = (
     Mutant("dropped anchor", "tpo_torch", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
     Mutant("tilt downwards", "tpo_torch", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
     Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_target", "raw, keep).detach()", "raw, keep)", GRAPH),
-    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_coefficients", "mask).detach()", "mask)", GRAPH),
+    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_coefficients", ").detach()", ")", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "standardize.standardize", "keep).detach()", "keep)", SCORES_GRAPH),
-    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "softmax(raw, mask)", "softmax(raw)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "softmax(raw, mask,", "softmax(raw,", MASKED_GRADIENT),
     Mutant("dropped mask", "tpo_torch", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
     # Baselines: the clip, the pull towards the reference, the gate.
     Mutant("lost clip", "tpo_ref", "ppo.clipped_objective_grad", CLIP, UNCLIPPED, PPO),

@@ -29,7 +29,7 @@ DTYPES = {
 
 def array(name: str, x: Tensor) -> Tensor:
     """A real tensor with a group axis; TypeError for other types, ValueError for 0-d or empty input."""
-    dense(name, x)
+    x = dense(name, x)
     if x.ndim == 0:
         raise ValueError(f"{name}: got a 0-d tensor, expected shape (..., K) with the group last; use x.reshape(1)")
     if x.numel() == 0:
@@ -38,7 +38,7 @@ def array(name: str, x: Tensor) -> Tensor:
 
 
 def dense(name: str, x: Tensor) -> Tensor:
-    """A real tensor that holds all its numbers; TypeError for what is none."""
+    """A real tensor that holds all its numbers, and that autograd may keep; TypeError for what is none."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected torch.Tensor; use torch.as_tensor")
     if x.layout != torch.strided or x.is_nested:
@@ -48,7 +48,9 @@ def dense(name: str, x: Tensor) -> Tensor:
         raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert them first (x.float())")
     if x.is_complex():
         raise TypeError(f"{name}: got dtype {x.dtype}, expected real numbers; convert or drop the imaginary part first")
-    return x
+    # Rewards and masks made where completions are sampled: autograd keeps no tensor of inference mode.
+    kept = torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not x.is_inference()
+    return x if kept else x.clone()
 
 
 def mask_for(mask: Tensor | None, like: Tensor, name: str = "mask") -> Tensor:
@@ -58,7 +60,7 @@ def mask_for(mask: Tensor | None, like: Tensor, name: str = "mask") -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = getattr(mask, "dtype", type(mask).__name__)
         raise TypeError(f"{name}: got {kind}, expected a bool tensor (True = a candidate is here); use mask.bool()")
-    dense(name, mask)
+    mask = dense(name, mask)
     if mask.shape != like.shape:
         shape = tuple(mask.shape)
         raise ValueError(f"{name}: got shape {shape}, expected {tuple(like.shape)}, one entry per candidate")
@@ -162,7 +164,7 @@ def labels(name: str, x: Tensor, shape: tuple[int, ...], classes: int) -> Tensor
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.is_quantized:
         kind = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"{name}: got {kind}, expected an integer tensor, one class each; a one-hot row needs argmax")
-    dense(name, x)
+    x = dense(name, x)
     same_shape(name, x, shape)
     if not all_hold((x >= 0) & (x < classes)):
         raise ValueError(f"{name}: got values in [{int(x.min())}, {int(x.max())}], expected classes 0 to {classes - 1}")

@@ -247,6 +247,20 @@ def test_bad_values_are_answered_in_our_words(name: str, parameter: str) -> None
     assert {bad: said for bad, said in answers.items() if said[0] != FINE} == {}
 
 
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if is_torch(name) and name.endswith("loss")])
+def test_what_was_made_where_completions_are_sampled_carries_no_gradient_and_harms_none(name: str) -> None:
+    given = arguments(name)
+    with torch.inference_mode():
+        made = {key: x.clone() if isinstance(x, torch.Tensor) else x for key, x in arguments(name).items()}
+    policy = next(iter(given))
+    gradients = []
+    for others in (given, made):
+        policy_now = given[policy].clone().requires_grad_()
+        FUNCTIONS[name](**others | {policy: policy_now}).sum().backward()
+        gradients.append(policy_now.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 def main() -> None:
     """Print how often each kind of answer is given."""
     counts: Counter[str] = Counter()

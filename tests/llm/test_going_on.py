@@ -215,6 +215,24 @@ def test_an_edited_record_is_refused_by_every_command(
         assert f"{folder.record}: altered since it was written" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_another_run_is_not_taken_for_ones_own(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*MICRO, "trainer.learning_rate=0.5", "--out", str(tmp_path / "other")]) == 0
+    theirs = folder_of(tmp_path / "other").checkpoints / "checkpoint-3"
+    shutil.copytree(theirs, folder_of(out).checkpoints / "checkpoint-3")
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 2
+    assert "checkpoint-3: is a checkpoint of a run with other settings" in capsys.readouterr().err
+
+
+def test_a_log_that_was_edited_is_not_drawn(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*MICRO, "--out", str(out), "--resume"]) == 0
+    log = folder_of(out).metrics
+    log.write_text(log.read_text(encoding="utf-8").replace('"reward": 0.0', '"reward": 1.0'), encoding="utf-8")
+    assert cli.run(["figure", str(folder_of(out).path)]) == 2
+    assert f"{log}: altered since the run ended" in capsys.readouterr().err
+
+
 def test_what_is_passed_over_is_said(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = folder_of(out).checkpoints
     (checkpoints / "checkpoint-2" / "optimizer.pt").unlink()

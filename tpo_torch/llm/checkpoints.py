@@ -93,6 +93,13 @@ def other_code(checkpoint: Path) -> list[str]:
     return origin.here().differences(reading.build(Code, header(path)["code"], str(path)))
 
 
+def run(checkpoint: Path) -> str | None:
+    """What the program that made a checkpoint calls its run; None where it said nothing."""
+    path = checkpoint / file_name(0)
+    name: str | None = header(path)["run"] if path.exists() else None
+    return name
+
+
 def seconds(checkpoint: Path) -> float:
     """How long a run had trained when it made a checkpoint, over all its parts."""
     path = checkpoint / file_name(0)

@@ -42,6 +42,8 @@ class ExactResume:
 
     # Whether a checkpoint without exact state is refused, since another method made it.
     exact_only = True
+    # What a program calls the run, so that it takes no other run's checkpoint for its own.
+    run: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -186,6 +188,7 @@ class ExactResume:
             "format": FORMAT,
             "layout": layout(trainer.args),
             "code": files.plain(origin.here()),
+            "run": self.run,
             "method": trainer._name,
             "pass": [self._pass, self._pass_began],
             "seconds": time.time() - self._began,

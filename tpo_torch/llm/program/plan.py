@@ -16,7 +16,7 @@ from tpo_torch.llm import checkpoints, ranges, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
-from tpo_torch.llm.program.record import TASK_FILE, Folder, task_file
+from tpo_torch.llm.program.record import TASK_FILE, Folder, identity, task_file
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings, launcher_file
 from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
@@ -63,6 +63,10 @@ class Plan:
         if found.path is None:
             said = [*found.passed_over, f"{self.folder.path}: holds no whole checkpoint yet; the run begins again"]
             return dataclasses.replace(self, said=tuple(said))
+        if checkpoints.run(found.path) not in (None, identity(self.settings)):
+            raise ValueError(
+                f"{found.path}: is a checkpoint of a run with other settings; move it away, or --fresh begins again"
+            )
         other_task = self.folder.read().get(TASK_FILE) != task_file(self.settings)
         changes = [*checkpoints.other_code(found.path), *(["code of the task's file"] if other_task else [])]
         differences = "; ".join(changes)

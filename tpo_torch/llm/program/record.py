@@ -22,6 +22,8 @@ RUNNING, FINISHED = "running", "finished"
 PROMPTS = "prompts_sha256"
 # The digest of the Python file of a user's own task.
 TASK_FILE = "task_sha256"
+# That of the log of a finished run, among its outcome.
+LOG = "metrics_sha256"
 NEEDED = ("name", "model", "task", "method")
 
 
@@ -147,7 +149,8 @@ class Folder:
         parts = self.parts()
         parts[-1] = dataclasses.replace(parts[-1], seconds=seconds)
         total = {"seconds": sum(part.seconds for part in parts), "resumed": len(parts) > 1}
-        self._write(settings, layout, FINISHED, {**outcome, **total}, parts, self.read().get(PROMPTS))
+        log = {LOG: files.sha256(self.metrics)} if self.metrics.exists() else {}
+        self._write(settings, layout, FINISHED, {**outcome, **total, **log}, parts, self.read().get(PROMPTS))
 
     def parts(self) -> list[Part]:
         """How the run was made, a part for every time that it was begun or gone on with."""
@@ -159,7 +162,10 @@ class Folder:
         files.write_bytes(self.metrics, "".join(f"{line}\n" for line in lines).encode())
 
     def history(self) -> list[dict[str, Any]]:
-        """The log as written; empty when there is none yet; ValueError for a damaged line."""
+        """The log as written; empty when there is none yet; ValueError for a damaged line, or an altered log."""
+        outcome = self.read().get("outcome") or {} if self.record.exists() else {}
+        if LOG in outcome and (not self.metrics.exists() or files.sha256(self.metrics) != outcome[LOG]):
+            raise ValueError(f"{self.metrics}: altered since the run ended, its SHA-256 is another; run it again")
         entries: list[dict[str, Any]] = []
         with contextlib.suppress(FileNotFoundError):
             for number, line in enumerate(self.metrics.read_text(encoding="utf-8").splitlines(), 1):
@@ -184,6 +190,11 @@ class Folder:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
         content |= {PROMPTS: prompts, TASK_FILE: task_file(settings)}
         files.write_sealed(self.record, {**content, "outcome": outcome, "parts": parts})
+
+
+def identity(settings: RunSettings) -> str:
+    """A digest of the settings of a run, which its checkpoints carry."""
+    return files.digest(settings.plain())
 
 
 def task_file(settings: RunSettings) -> str | None:

@@ -21,7 +21,7 @@ from tpo_torch.llm.program import chat, pretrained, quiet, tiny, trackers
 from tpo_torch.llm.program.callbacks import Evaluation, Progress, Record
 from tpo_torch.llm.program.display import Display, Silent
 from tpo_torch.llm.program.plan import DERIVED, Plan, accumulation, check_prompts, layout_error
-from tpo_torch.llm.program.record import PROMPTS
+from tpo_torch.llm.program.record import PROMPTS, identity
 from tpo_torch.llm.program.settings import switches, upstream
 from tpo_torch.llm.program.settings.sections import TINY, RunSettings
 from tpo_torch.llm.program.settings.switching import GRPO
@@ -201,6 +201,7 @@ def _run(plan: Plan, place: str, arguments: Any, task: tasks.Task, display: Disp
     start = time.perf_counter()
     display.say(f"loading the model from {place}")
     trainer = build_trainer(settings, place, arguments, task)
+    trainer.run = identity(settings)
     chat.check(trainer.processing_class, task, arguments.chat_template_kwargs)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -94,11 +94,14 @@ def evaluate(
     """Greedy accuracy and unbiased pass@k on the held-out set, of a run's newest weights or of any model."""
     check_installed()
     from tpo_ref.study.cli import show
+    from tpo_torch.llm.program.evaluation.request import requested
+
+    request = requested(place, task, overrides, trust_code)
     from tpo_torch.llm.program.evaluation.place import evaluate_place
 
     # On standard error: the table, or json, is what standard output is for.
     with show.bar(sys.stderr) as display:
-        report = evaluate_place(place, task, overrides, display or Lines(_to_standard_error), trust_code)
+        report = evaluate_place(request, display or Lines(_to_standard_error))
     if as_json:
         show.print_json(report)
         return 0

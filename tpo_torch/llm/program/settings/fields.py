@@ -21,6 +21,7 @@ FIXED_FIELDS = {
     switches.REMOTE: switches.KEYS[switches.REMOTE][1],
     "save_only_model": "it stays off: a run could not resume from such checkpoints",
     "hub_token": switches.SECRETS,
+    "resume_from_checkpoint": "a run is gone on with by --resume",
 }
 SECRET = "hub_token"
 Mappings = Mapping[str, Any]

@@ -76,6 +76,7 @@ EXAMPLES: dict[str, Any] = {
     "divergence": "forward",
     "scale": "group_std",
     "mean_over_tokens": False,
+    "rule": "tpo",
 }
 # Where a function means something else by a name.
 OWN: dict[str, dict[str, Any]] = {
@@ -109,6 +110,8 @@ def arguments(name: str) -> dict[str, Any]:
     for parameter, about in inspect.signature(FUNCTIONS[name]).parameters.items():
         if about.kind is about.KEYWORD_ONLY and parameter == "name":
             # Of the argument, in errors.
+            continue
+        if about.kind is about.VAR_KEYWORD:
             continue
         example = OWN.get(short, {}).get(parameter, EXAMPLES.get(parameter, KeyError))
         if example is KeyError:

@@ -1,0 +1,1 @@
+"""The rules by family: what each joins of the formulas in the stems. `tpo_ref.rules` lists them all."""

@@ -1,0 +1,128 @@
+"""Clipped ratios: policy gradients that stop paying once a candidate has moved far enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tpo_ref import advantages, checks
+from tpo_ref.checks import Floats
+from tpo_ref.dapo import dapo_grad, informative
+from tpo_ref.families.base import MOVED, Rule, ScoredGroup, option, optional
+from tpo_ref.families.weighted import Baselined
+from tpo_ref.grpo import grpo_grad
+from tpo_ref.gspo import gspo_grad
+from tpo_ref.ppo import ppo_grad
+
+
+@dataclass(frozen=True)
+class Ppo(Baselined):
+    """PPO's clipped ratio on scores less a baseline."""
+
+    name, source, reads = "ppo", "Paper: PPO", MOVED
+    epsilon: float = option(0.2, checks.non_negative, "width of the clip")
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        return ppo_grad(group.logp, group.logp_old, self._advantages(group), self.epsilon)
+
+
+@dataclass(frozen=True)
+class DrGrpo(Rule):
+    """PPO's clipped ratio on scores less their group's mean."""
+
+    name, source, reads = "dr_grpo", "Dr. GRPO", MOVED
+    epsilon: float = option(0.2, checks.non_negative, "width of the clip")
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        a = advantages.centred(group.scores, group.mask)
+        return ppo_grad(group.logp, group.logp_old, a, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Informed(Rule):
+    """What rules share that may leave out groups of equal scores, and then average over the others."""
+
+    drop_idle: bool = option(False, checks.truth, "leave out groups of equal scores; the mean is over the others")
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.drop_idle
+
+    def _weight(self, group: ScoredGroup) -> Any:
+        """(…, 1): 0 for a group that is left out, else how much the others count for it."""
+        if not self.drop_idle:
+            return 1.0
+        told = informative(group.scores, group.mask)
+        return (told * told.size / max(int(told.sum()), 1))[..., None]
+
+
+@dataclass(frozen=True)
+class Grpo(Informed):
+    """GRPO: the clipped ratio on standardised scores, and a penalty for leaving the snapshot."""
+
+    name, source, reads = "grpo", "Paper: GRPO", MOVED
+    epsilon: float = option(0.2, checks.non_negative, "width of the clip")
+    beta: float = option(0.04, checks.non_negative, "weight of the penalty k3")
+    epsilon_std: float = option(1e-4, checks.non_negative, "added to the standard deviation")
+    log_ratio_limit: float | None = option(None, optional(checks.positive), "clamp on |ℓ − ℓ_old|; None for none")
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
+        x = np.where(group.mask, group.logp - group.logp_old, 0.0)
+        limit = math.inf if self.log_ratio_limit is None else self.log_ratio_limit
+        near = group.logp if math.isinf(limit) else group.logp_old + np.clip(x, -limit, limit)
+        g = grpo_grad(near, group.logp_old, a, self.epsilon, self.beta)
+        return np.asarray(np.where(np.abs(x) <= limit, g, 0.0) * self._weight(group))
+
+
+@dataclass(frozen=True)
+class GrpoNoKl(Grpo):
+    """GRPO without its penalty."""
+
+    name = "grpo_no_kl"
+    beta: float = option(0.0, checks.non_negative, "weight of the penalty k3")
+
+
+@dataclass(frozen=True)
+class GrpoMasked(Grpo):
+    """GRPO with groups of equal scores left out."""
+
+    name = "grpo_masked"
+    drop_idle: bool = option(True, checks.truth, "leave out groups of equal scores; the mean is over the others")
+
+
+@dataclass(frozen=True)
+class Dapo(Informed):
+    """DAPO: a clip that is wider above than below, and groups of equal scores left out."""
+
+    name, source, reads = "dapo", "DAPO", MOVED
+    drop_idle: bool = option(True, checks.truth, "leave out groups of equal scores; the mean is over the others")
+    epsilon_low: float = option(0.2, checks.non_negative, "width of the clip below 1")
+    epsilon_high: float = option(0.28, checks.non_negative, "width of the clip above 1")
+    epsilon_std: float = option(1e-4, checks.non_negative, "added to the standard deviation")
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
+        g = dapo_grad(group.logp, group.logp_old, a, self.epsilon_low, self.epsilon_high)
+        return np.asarray(g * self._weight(group))
+
+
+@dataclass(frozen=True)
+class Gspo(Rule):
+    """GSPO: the clipped ratio of a whole sequence, per token of it."""
+
+    name, source, reads = "gspo", "GSPO", MOVED
+    epsilon_low: float = option(3e-4, checks.non_negative, "width of the clip below 1")
+    epsilon_high: float = option(4e-4, checks.non_negative, "width of the clip above 1")
+    epsilon_std: float = option(1e-4, checks.non_negative, "added to the standard deviation")
+
+    @property
+    def uses_lengths(self) -> bool:
+        return True
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
+        return gspo_grad(group.logp, group.logp_old, a, group.lengths, self.epsilon_low, self.epsilon_high)

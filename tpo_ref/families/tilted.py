@@ -1,0 +1,153 @@
+"""TPO and its relatives: a target that standardised scores tilt, and how far the policy is from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tpo_ref import checks
+from tpo_ref.checks import Floats
+from tpo_ref.dapo import informative
+from tpo_ref.families.base import CANDIDATES, GROUP, MOVED, SCORES, Rule, ScoredGroup, option
+from tpo_ref.pg import group_pg_grad
+from tpo_ref.scale import SCALES, scale_scores
+from tpo_ref.tpo import tpo_grad, tpo_ratio_grad, tpo_target, tpo_weights
+from tpo_ref.variants import (
+    tpo_length_normalised_grad,
+    tpo_no_anchor_grad,
+    tpo_reverse_grad,
+    tpo_tempered_grad,
+)
+
+
+def score_scale(name: str, x: str) -> str:
+    """One of `tpo_ref.scale.SCALES`."""
+    checks.choice(name, x, SCALES)
+    return x
+
+
+@dataclass(frozen=True)
+class Tilted(Rule):
+    """What the rules that tilt by standardised scores share. A subclass gives `_tilted`, which takes u too."""
+
+    reduction = GROUP
+    eta: float = option(1.0, checks.positive, "temperature of the tilt u/η")
+    tau: float = option(0.0, checks.non_negative, "noise of the scorer, in the unit of the scores")
+    scale: str = option("group_std", score_scale, f"unit of the scores, one of {', '.join(SCALES)}")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scale_scores([0.0], self.scale, tau=self.tau)
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.scale == "batch_std"
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        return self._tilted(group, scale_scores(group.scores, self.scale, group.mask, self.tau))
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Tpo(Tilted):
+    """Cross-entropy of the group's softmax to the target p_old exp(u/η)."""
+
+    name, source = "tpo", "Paper: Eqs 2-3"
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        q = tpo_target(group.logp_old, u, self.eta, group.mask)
+        return tpo_grad(group.logp, q, group.mask)
+
+
+@dataclass(frozen=True)
+class TpoRatio(Tilted):
+    """Cross-entropy of the softmax of log-ratios to softmax(u/η)."""
+
+    name, source, reads = "tpo_ratio", "arXiv:2605.06139, forward", MOVED
+    aliases = ("lpo",)
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return tpo_ratio_grad(group.logp, group.logp_old, tpo_weights(u, self.eta, group.mask), group.mask)
+
+
+@dataclass(frozen=True)
+class TpoRatioReverse(Tilted):
+    """KL divergence from the softmax of log-ratios to softmax(u/η)."""
+
+    name, source, reads = "tpo_ratio_reverse", "arXiv:2605.06139, reverse", MOVED
+    aliases = ("lpo_reverse",)
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        x = np.where(group.mask, group.logp - group.logp_old, 0.0)
+        return tpo_reverse_grad(x, np.zeros_like(x), u, self.eta, group.mask)
+
+
+@dataclass(frozen=True)
+class TpoNoAnchor(Tilted):
+    """Cross-entropy to softmax(u/η), the old policy left out: an ablation with a wrong fixed point."""
+
+    name, source = "tpo_no_anchor", "Paper: Sec. 5, Fig. 8"
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return tpo_no_anchor_grad(group.logp, tpo_weights(u, self.eta, group.mask), group.mask)
+
+
+@dataclass(frozen=True)
+class TpoTempered(Tilted):
+    """TPO with both softmaxes taken at a temperature."""
+
+    name, source = "tpo_tempered", "ours, deviation D5"
+    temperature: float = option(1.0, checks.positive, "T of softmax(ℓ/T); η·T keeps the tilt")
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return tpo_tempered_grad(group.logp, group.logp_old, u, self.eta, self.temperature, group.mask)
+
+
+@dataclass(frozen=True)
+class TpoLengthNormalised(Tilted):
+    """TPO on mean token log-probabilities."""
+
+    name, source = "tpo_length_normalised", "ours, deviation D5"
+
+    @property
+    def uses_lengths(self) -> bool:
+        return True
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return tpo_length_normalised_grad(group.logp, group.logp_old, u, group.lengths, self.eta, group.mask)
+
+
+@dataclass(frozen=True)
+class TpoReverseKl(Tilted):
+    """KL divergence from the group's softmax to TPO's target."""
+
+    name, source = "tpo_reverse_kl", "ours, deviation D81"
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return tpo_reverse_grad(group.logp, group.logp_old, u, self.eta, group.mask)
+
+
+@dataclass(frozen=True)
+class GroupPg(Tilted):
+    """TPO's signal without a target: −Σ (u/η) ℓ."""
+
+    name, source, reads, reduction = "group_pg", "Paper: Group PG", SCORES, CANDIDATES
+
+    def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
+        return group_pg_grad(group.logp, u, self.eta)
+
+
+@dataclass(frozen=True)
+class Ce(Rule):
+    """Cross-entropy to the best candidates, which only an oracle knows; nothing for a group of equal scores."""
+
+    name, source, reduction = "ce", "Paper: CE", GROUP
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        best = group.mask & (group.scores == np.where(group.mask, group.scores, -np.inf).max(-1, keepdims=True))
+        w = best / np.maximum(best.sum(-1, keepdims=True), 1)
+        told = informative(group.scores, group.mask)[..., None]
+        return np.asarray(np.where(told, tpo_grad(group.logp, w, group.mask), 0.0))

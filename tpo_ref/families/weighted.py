@@ -1,0 +1,104 @@
+"""Policy gradients: each log-probability weighted by an advantage, the same however far the policy has moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tpo_ref import advantages, checks
+from tpo_ref.checks import Floats
+from tpo_ref.dg import dg_grad
+from tpo_ref.families.base import SCORES, Rule, ScoredGroup, option, optional
+from tpo_ref.pg import pg_grad
+
+
+@dataclass(frozen=True)
+class Weighted(Rule):
+    """What plain policy gradients share: −Σ A ℓ. A subclass gives `_advantages`."""
+
+    reads = SCORES
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        return pg_grad(group.logp, self._advantages(group))
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Baselined(Rule):
+    """What rules share whose advantages are the scores less a baseline."""
+
+    baseline: float | None = option(None, optional(checks.real), "taken off the scores; None for the group's mean")
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        if self.baseline is None:
+            return advantages.centred(group.scores, group.mask)
+        return np.where(group.mask, group.scores - self.baseline, 0.0)
+
+
+@dataclass(frozen=True)
+class Pg(Baselined, Weighted):
+    """REINFORCE with a baseline."""
+
+    name, source, aliases = "pg", "Paper: PG", ("reinforce",)
+
+
+@dataclass(frozen=True)
+class Rloo(Weighted):
+    """REINFORCE whose baseline is the mean of the other candidates."""
+
+    name, source = "rloo", "RLOO"
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        return advantages.rloo(group.scores, group.mask)
+
+
+@dataclass(frozen=True)
+class MaxRl(Weighted):
+    """REINFORCE on (s − s̄)/s̄: the gradient of the logarithm of the success rate, for scores 0 and 1."""
+
+    name, source = "maxrl", "MaxRL"
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        return advantages.maxrl(group.scores, group.mask)
+
+
+@dataclass(frozen=True)
+class ReinforcePp(Weighted):
+    """REINFORCE on scores that are standardised over the whole batch."""
+
+    name, source = "reinforce_pp", "REINFORCE++"
+
+    @property
+    def whole_batch(self) -> bool:
+        return True
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        return advantages.batch_standardised(group.scores, group.mask)
+
+
+@dataclass(frozen=True)
+class ReinforcePpBaseline(Weighted):
+    """REINFORCE on scores less their group's mean, in standard deviations of the batch."""
+
+    name, source = "reinforce_pp_baseline", "REINFORCE++, group baseline"
+
+    @property
+    def whole_batch(self) -> bool:
+        return True
+
+    def _advantages(self, group: ScoredGroup) -> Floats:
+        return advantages.group_centred_batch_standardised(group.scores, group.mask)
+
+
+@dataclass(frozen=True)
+class Dg(Baselined):
+    """Policy gradient with a gate: open for surprising good candidates, shut for surprising bad ones."""
+
+    name, source = "dg", "Paper: DG"
+    dg_eta: float = option(1.0, checks.positive, "temperature of the gate")
+
+    def _gradient(self, group: ScoredGroup) -> Floats:
+        return dg_grad(group.logp, self._advantages(group), self.dg_eta)

@@ -1,0 +1,153 @@
+"""Every update rule by name, as one object: options, and the loss of a scored group. Last axis = group.
+
+A rule maps a scored group to a gradient on its log-probabilities. No scale of the project needs more: a bandit, MNIST,
+a transformer and a language model differ in what makes a group and in what stands behind ℓ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tpo_ref.checks import unknown
+from tpo_ref.study import styles
+from tpo_ref.study.styles import Style
+from tpo_torch import checks
+from tpo_torch.families.base import (
+    CANDIDATES,
+    GROUP,
+    MOVED,
+    POLICY,
+    SCORES,
+    Rule,
+    ScoredGroup,
+    anything,
+    checked,
+    option,
+)
+from tpo_torch.families.clipped import Dapo, DrGrpo, Grpo, GrpoMasked, GrpoNoKl, Gspo, Ppo
+from tpo_torch.families.regression import Awr, Mpo, Pmpo, Rebel
+from tpo_torch.families.tilted import (
+    Ce,
+    GroupPg,
+    Tpo,
+    TpoLengthNormalised,
+    TpoNoAnchor,
+    TpoRatio,
+    TpoRatioReverse,
+    TpoReverseKl,
+    TpoTempered,
+)
+from tpo_torch.families.weighted import Dg, MaxRl, Pg, ReinforcePp, ReinforcePpBaseline, Rloo
+
+__all__ = [
+    "ALIASES",
+    "CANDIDATES",
+    "GROUP",
+    "MOVED",
+    "POLICY",
+    "RULES",
+    "SCORES",
+    "OwnRule",
+    "Rule",
+    "ScoredGroup",
+    "checked",
+    "named",
+]
+
+RULES: dict[str, type[Rule]] = {
+    kind.name: kind
+    for kind in (
+        *(Tpo, TpoRatio, TpoRatioReverse, TpoNoAnchor, TpoTempered, TpoLengthNormalised, TpoReverseKl, GroupPg, Ce),
+        *(Pg, Rloo, MaxRl, ReinforcePp, ReinforcePpBaseline, Dg),
+        *(Ppo, DrGrpo, Grpo, GrpoNoKl, GrpoMasked, Dapo, Gspo),
+        *(Rebel, Awr, Mpo, Pmpo),
+    )
+}
+ALIASES: dict[str, str] = {alias: kind.name for kind in RULES.values() for alias in kind.aliases}
+
+
+def named(rule: str, **options: Any) -> Rule:
+    """The rule of that name or alias, with these options.
+
+    Paper: ours; the rules that it compares are among them
+
+    Args: rule, a name of `RULES` or `ALIASES`; options, the rule's fields.
+    Returns: a `Rule`. Raises: ValueError for an unknown name or option, with the nearest; TypeError, ValueError for an
+        option out of range.
+
+    >>> named("ppo", epsilon=0.1)
+    Ppo(baseline=None, epsilon=0.1)
+    """
+    if not isinstance(rule, str):
+        raise TypeError(f"rule: got {type(rule).__name__}, expected the name of one, such as 'tpo'")
+    own = ALIASES.get(rule, rule)
+    if own not in RULES:
+        raise unknown("rule", rule, (*RULES, *ALIASES))
+    known = [each.name for each in fields(RULES[own])]
+    for given in options:
+        if given not in known:
+            raise (
+                unknown(f"option of rule {own}", given, known)
+                if known
+                else ValueError(f"option of rule {own}: got {given!r}, expected none; it has no options")
+            )
+    return RULES[own](**options)
+
+
+@dataclass(frozen=True)
+class OwnRule(Rule):
+    """A user's rule: a function (logp, logp_old, scores, mask, lengths, **options) to the gradient, in NumPy.
+
+    Its arrays are (…, K), float64 and bool, on the host; at a masked candidate numbers are 0 and lengths 1. What it
+    returns is the gradient of the loss of each group, used as it is: a rule that means the average over candidates
+    divides by K. The loss is the surrogate Σ g ℓ with that gradient, whose value means nothing.
+
+    Args: title, its name; function, one of the above; options, passed on by name; batch, whether a group's gradient
+        depends on the other groups of the batch; digest, SHA-256 of its source.
+    Raises (gradient): TypeError, ValueError for a result that is no array of that shape, or not finite.
+    """
+
+    name, source, reduction = "own", "yours", GROUP
+    title: str = field(metadata={"check": anything, "meaning": "its name"})
+    function: Callable[..., Any] = field(metadata={"check": anything, "meaning": "what gives the gradient"})
+    options: Mapping[str, Any] = field(default_factory=dict, metadata={"check": anything, "meaning": "passed on"})
+    batch: bool = option(False, checks.truth, "whether it sees the whole batch")
+    digest: str = option("", anything, "SHA-256 of its source")
+
+    @property
+    def style(self) -> Style:
+        return styles.style(self.title)
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.batch
+
+    @property
+    def uses_lengths(self) -> bool:
+        return True
+
+    def _loss(self, group: ScoredGroup) -> Tensor:
+        # Where g = 0, ℓ may be −inf.
+        g = self._gradient(group)
+        return (g * torch.where(g != 0, group.logp, 0.0)).sum(-1)
+
+    def _gradient(self, group: ScoredGroup) -> Tensor:
+        copies = [x.detach().cpu().double().numpy().copy() for x in (group.logp, group.logp_old, group.scores)]
+        mask = group.mask.cpu().numpy().copy()
+        given = self.function(*copies, mask, group.lengths.cpu().double().numpy().copy(), **self.options)
+        try:
+            g = torch.as_tensor(given, dtype=group.logp.dtype, device=group.logp.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"rule {self.title}: got {type(given).__name__}, expected its gradient ({error})"
+            ) from error
+        checks.same_shape(f"rule {self.title}: its gradient", g, tuple(group.mask.shape))
+        g = torch.where(group.mask, g, 0.0)
+        if not bool(torch.isfinite(g).all()):
+            raise ValueError(f"rule {self.title}: its gradient has {int((~torch.isfinite(g)).sum())} NaN or infinite")
+        return g

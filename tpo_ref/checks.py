@@ -32,18 +32,19 @@ def group(
     x: ArrayLike,
     mask: ArrayLike | None,
     kind: Callable[[str, NDArray[Any], Bools], NDArray[Any]] | None = None,
+    mask_name: str = "mask",
 ) -> tuple[NDArray[Any], Bools]:
     """The array that gives a group its shape, and the mask of that shape, all True when None.
 
     Args: name, in errors; x (…, K); mask (…, K) bool, False = no candidate here; kind, the check of this module that
-        says what x may hold and what comes back at a masked entry, `log_weights` when None.
+        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors.
     Raises: TypeError, ValueError as `array`, `mask_for` and that check.
 
     >>> group("logp", [0.0, np.nan], [True, False])
     (array([  0., -inf]), array([ True, False]))
     """
     raw = array(name, x)
-    keep = mask_for(mask, raw.shape)
+    keep = mask_for(mask, raw.shape, mask_name)
     return (kind or log_weights)(name, raw, keep), keep
 
 
@@ -175,6 +176,23 @@ def masses(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int,
     a = finite(name, x, mask, shape)
     if (a < 0).any():
         raise ValueError(f"{name}: got the negative entry {a.min():g}, expected a distribution over the group")
+    return a
+
+
+def token_log_weights(name: str, x: ArrayLike, mask: Bools) -> Floats:
+    """Finite log-probabilities of tokens, which have an axis of their own; masked entries come back as 0."""
+    if mask.ndim == 1:
+        raise ValueError(f"{name}: got shape {mask.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
+    return finite_log_weights(name, x, mask)
+
+
+def temperatures(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """Finite numbers above zero, of exactly the given shape, which may be that of a single number."""
+    # The axis makes an array of a single number, and is taken away again.
+    a = float64(array(name, np.expand_dims(converted(name, x), -1)))[..., 0]
+    same_shape(name, a, shape)
+    if not (np.isfinite(a) & (a > 0)).all():
+        raise ValueError(f"{name}: got {a.min():g}, expected finite and above 0; use mpo_temperature")
     return a
 
 

@@ -29,19 +29,23 @@ DTYPES = {
 
 
 def group(
-    name: str, x: Tensor, mask: Tensor | None, kind: Callable[[str, Tensor, Tensor | None], Tensor] | None = None
+    name: str,
+    x: Tensor,
+    mask: Tensor | None,
+    kind: Callable[[str, Tensor, Tensor | None], Tensor] | None = None,
+    mask_name: str = "mask",
 ) -> tuple[Tensor, Tensor]:
     """The tensor that gives a group its shape, and the mask of that shape, all True when None.
 
     Args: name, in errors; x (…, K); mask (…, K) bool, False = no candidate here; kind, the check of this module that
-        says what x may hold and what comes back at a masked entry, `log_weights` when None.
+        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors.
     Raises: TypeError, ValueError as `array`, `mask_for` and that check.
 
     >>> group("logp", torch.tensor([0.0, math.nan]), torch.tensor([True, False]))
     (tensor([0., -inf]), tensor([ True, False]))
     """
     x = array(name, x)
-    keep = mask_for(mask, x)
+    keep = mask_for(mask, x, mask_name)
     # Without a mask nothing has to be filled in.
     return (kind or log_weights)(name, x, None if mask is None else keep), keep
 
@@ -201,13 +205,31 @@ def masses(name: str, x: Tensor, mask: Tensor | None = None, like: Tensor | None
     return x
 
 
-def distribution(name: str, x: Tensor, mask: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+def token_log_weights(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Finite log-probabilities of tokens, which have an axis of their own; masked entries come back as 0."""
+    if x.ndim == 1:
+        shape = tuple(x.shape)
+        raise ValueError(f"{name}: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
+    return finite_log_weights(name, x, mask)
+
+
+def temperatures(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """Finite numbers above zero, shaped and placed as another tensor, which may hold a single number."""
+    x = dense(name, x)
+    _fits(name, x, like)
+    if not all_hold(torch.isfinite(x) & (x > 0)):
+        raise ValueError(f"{name}: got {float(x.min()):g}, expected finite and above 0; use mpo_temperature")
+    return x
+
+
+def distribution(name: str, x: Tensor, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> Tensor:
     """Non-negative, summing to 1 over the unmasked candidates of every group that has one; detached."""
     if shape is not None:
         same_shape(name, array(name, x), shape)
     x = masses(name, x, mask).detach()
     if _readable(x):
-        off = float((x.sum(-1) - mask.any(-1).to(x.dtype)).abs().max())
+        total = 1.0 if mask is None else mask.any(-1).to(x.dtype)
+        off = float((x.sum(-1) - total).abs().max())
         if off > SUM_TOLERANCE:
             raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
     return x

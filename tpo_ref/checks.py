@@ -186,13 +186,17 @@ def token_log_weights(name: str, x: ArrayLike, mask: Bools) -> Floats:
     return finite_log_weights(name, x, mask)
 
 
-def temperatures(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Floats:
-    """Finite numbers above zero, of exactly the given shape, which may be that of a single number."""
+def figures(name: str, x: ArrayLike) -> Floats:
+    """Real numbers as float64, one for each group, which may be a single number; NaN allowed."""
     # The axis makes an array of a single number, and is taken away again.
-    a = float64(array(name, np.expand_dims(converted(name, x), -1)))[..., 0]
-    same_shape(name, a, shape)
-    if not (np.isfinite(a) & (a > 0)).all():
-        raise ValueError(f"{name}: got {a.min():g}, expected finite and above 0; use mpo_temperature")
+    return float64(array(name, converted(name, x)[np.newaxis])[0])
+
+
+def deviations(name: str, x: ArrayLike) -> Floats:
+    """Standard deviations: finite, zero or above."""
+    a = finite(name, x)
+    if (a < 0).any():
+        raise ValueError(f"{name}: got {a.min():g}, expected a standard deviation, 0 or more")
     return a
 
 
@@ -268,6 +272,14 @@ def whole(name: str, x: int, least: int, most: int = LARGEST_WHOLE) -> int:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {least} or above")
     if value > most:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {most} at most")
+    return value
+
+
+def axes(name: str, x: int, most: int) -> int:
+    """How many leading axes of some values, all at most."""
+    value = whole(name, x, 0)
+    if value > most:
+        raise ValueError(f"{name}: got {value}, expected at most {most}, the axes of values")
     return value
 
 

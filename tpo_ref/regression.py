@@ -97,7 +97,10 @@ def mpo_weights(
     [0.8808, 0.1192]
     """
     s, keep = checks.group("scores", scores, mask, checks.finite)
-    eta = checks.temperatures("temperature", temperature, s.shape[:-1])
+    eta = checks.figures("temperature", temperature)
+    checks.same_shape("temperature", eta, s.shape[:-1])
+    if not (np.isfinite(eta) & (eta > 0)).all():
+        raise ValueError(f"temperature: got {eta.min():g}, expected finite and above 0; use mpo_temperature")
     old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
     return _mpo_weights(s, eta, old, keep)
 

@@ -49,9 +49,7 @@ def scale_scores(
     if deviation is not None and scale != "batch_std":
         raise ValueError(f"deviation: got one, expected none under scale {scale!r}; it belongs to 'batch_std'")
     s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
-    sigma = None if deviation is None else checks.finite("deviation", deviation)
-    if sigma is not None and (sigma < 0).any():
-        raise ValueError(f"deviation: got {sigma.min():g}, expected a standard deviation, 0 or more")
+    sigma = None if deviation is None else checks.deviations("deviation", deviation)
     return _scale_scores(s, scale, keep, tau, sigma)
 
 

@@ -156,8 +156,18 @@ def _kl(p: Floats, q: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         # A difference of logs, since p/q overflows where q is subnormal.
         gap = np.log(np.where(inside, p, 1.0)) - np.log(np.where(inside, q, 1.0))
+    return _sum_of_terms(p, q, gap)
+
+
+def _kl_of_logs(log_p: Floats, log_q: Floats) -> Floats:
+    # For a q that underflows, as the old policy does under a wide anchor.
+    p, q = np.exp(log_p), np.exp(log_q)
+    return _sum_of_terms(p, q, np.where(p > 0, log_p, 0.0) - np.where(p > 0, log_q, 0.0))
+
+
+def _sum_of_terms(p: Floats, q: Floats, gap: Floats) -> Floats:
     # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
-    return np.asarray(np.maximum(np.where(inside, p, 0.0) * gap - p + q, 0.0).sum(-1))
+    return np.asarray(np.maximum(p * gap - p + q, 0.0).sum(-1))
 
 
 def _entropy(p: Floats) -> Floats:

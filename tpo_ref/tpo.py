@@ -224,12 +224,7 @@ def tpo_ratio_grad(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: Arr
 
 
 def _tpo_target(logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
-    u = np.where(logp_old > -np.inf, u, -np.inf)
-    with np.errstate(over="ignore"):
-        tilt = _from_top(u) / eta
-    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
-    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
-    return simplex._softmax(_from_top(logp_old) + tilt, mask)
+    return simplex._softmax(_tilted(logp_old, u, eta), mask)
 
 
 def _tpo_loss(logp: Floats, q: Floats, mask: Bools) -> Floats:
@@ -277,6 +272,15 @@ def _tpo_ratio_loss(logp: Floats, logp_old: Floats, w: Floats, mask: Bools) -> F
 
 def _tpo_ratio_grad(logp: Floats, logp_old: Floats, w: Floats, mask: Bools) -> Floats:
     return _tpo_grad(logp - logp_old, w, mask)
+
+
+def _tilted(logp_old: Floats, u: Floats, eta: float) -> Floats:
+    """The logits that the target is the softmax of."""
+    with np.errstate(over="ignore"):
+        tilt = _from_top(np.where(logp_old > -np.inf, u, -np.inf)) / eta
+    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
+    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
+    return _from_top(logp_old) + tilt
 
 
 def _from_top(x: Floats) -> Floats:

@@ -213,12 +213,18 @@ def token_log_weights(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
     return finite_log_weights(name, x, mask)
 
 
-def temperatures(name: str, x: Tensor, like: Tensor) -> Tensor:
-    """Finite numbers above zero, shaped and placed as another tensor, which may hold a single number."""
-    x = dense(name, x)
-    _fits(name, x, like)
-    if not all_hold(torch.isfinite(x) & (x > 0)):
-        raise ValueError(f"{name}: got {float(x.min()):g}, expected finite and above 0; use mpo_temperature")
+def figures(name: str, x: Tensor) -> Tensor:
+    """Real numbers in float32 or wider, one for each group, which may be a single number; NaN allowed."""
+    # The axis makes a batch of a single number, and is taken away again.
+    return _floats(array(name, dense(name, x).unsqueeze(0))[0])
+
+
+def deviations(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """Standard deviations: finite, zero or above, placed as another tensor."""
+    x = finite(name, x)
+    same_device(name, x, like)
+    if not all_hold(x >= 0):
+        raise ValueError(f"{name}: got {float(x.min()):g}, expected a standard deviation, 0 or more")
     return x
 
 
@@ -304,6 +310,14 @@ def whole(name: str, x: int, least: int) -> int:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {least} or above")
     if value > LARGEST_WHOLE:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {LARGEST_WHOLE} at most")
+    return value
+
+
+def axes(name: str, x: int, most: int) -> int:
+    """How many leading axes of some values, all at most."""
+    value = whole(name, x, 0)
+    if value > most:
+        raise ValueError(f"{name}: got {value}, expected at most {most}, the axes of values")
     return value
 
 

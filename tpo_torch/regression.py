@@ -78,7 +78,11 @@ def mpo_weights(
     tensor([0.8808, 0.1192])
     """
     s, keep = checks.group("scores", scores, mask, checks.finite)
-    eta = checks.temperatures("temperature", temperature, s[..., 0])
+    eta = checks.dense("temperature", temperature)
+    checks.same_device("temperature", eta, s)
+    checks.same_shape("temperature", eta, tuple(s.shape[:-1]))
+    if not checks.all_hold(torch.isfinite(eta) & (eta > 0)):
+        raise ValueError(f"temperature: got {float(eta.min()):g}, expected finite and above 0; use mpo_temperature")
     old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
     return _mpo_weights(s, eta, old, keep)
 

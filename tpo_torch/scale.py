@@ -44,11 +44,7 @@ def scale_scores(
     if deviation is not None and scale != "batch_std":
         raise ValueError(f"deviation: got one, expected none under scale {scale!r}; it belongs to 'batch_std'")
     s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
-    sigma = None if deviation is None else checks.finite("deviation", deviation)
-    if sigma is not None:
-        checks.same_device("deviation", sigma, s)
-        if not checks.all_hold(sigma >= 0):
-            raise ValueError(f"deviation: got {float(sigma.min()):g}, expected a standard deviation, 0 or more")
+    sigma = None if deviation is None else checks.deviations("deviation", deviation, s)
     return _scale_scores(s, scale, keep, tau, sigma)
 
 

@@ -154,8 +154,18 @@ def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
 def _kl(p: Tensor, q: Tensor) -> Tensor:
     inside = p != 0
     gap = torch.log(torch.where(inside, p, 1.0)) - torch.log(torch.where(inside, q, 1.0))
+    return _sum_of_terms(p, q, gap)
+
+
+def _kl_of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    # For a q that underflows, as the old policy does under a wide anchor.
+    p, q = log_p.exp(), log_q.exp()
+    return _sum_of_terms(p, q, torch.where(p == 0, 0.0, log_p) - torch.where(p == 0, 0.0, log_q))
+
+
+def _sum_of_terms(p: Tensor, q: Tensor, gap: Tensor) -> Tensor:
     # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
-    terms = torch.where(inside, p, 0.0) * gap - p + q
+    terms = p * gap - p + q
     # Clamping would also stop the gradient of a rounded term, hence the detached correction.
     return (terms + torch.relu(-terms).detach()).sum(-1)
 

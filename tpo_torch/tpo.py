@@ -172,11 +172,7 @@ def tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | Non
 
 
 def _tpo_target(logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
-    x, u = logp_old.detach(), u.detach()
-    tilt = _from_top(torch.where(x == -math.inf, -math.inf, u)) / eta
-    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
-    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
-    return simplex._softmax(_from_top(x) + tilt, mask)
+    return simplex._softmax(_tilted(logp_old.detach(), u.detach(), eta), mask)
 
 
 def _tpo_loss(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
@@ -211,6 +207,14 @@ def _tpo_weights(u: Tensor, eta: float, mask: Tensor) -> Tensor:
 
 def _tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor) -> Tensor:
     return _tpo_loss(logp - logp_old.detach(), w, mask)
+
+
+def _tilted(logp_old: Tensor, u: Tensor, eta: float) -> Tensor:
+    """The logits that the target is the softmax of."""
+    tilt = _from_top(torch.where(logp_old == -math.inf, -math.inf, u)) / eta
+    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
+    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
+    return _from_top(logp_old) + tilt
 
 
 def _from_top(x: Tensor) -> Tensor:

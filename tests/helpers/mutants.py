@@ -33,7 +33,7 @@ class Mutant:
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
     """The mutant in place of the function, for as long as the context lasts."""
-    stem, name = mutant.function.split(".")
+    stem, _, name = mutant.function.rpartition(".")
     module = importlib.import_module(f"{mutant.package}.{stem}")
     original = getattr(module, name)
     source = inspect.getsource(original)
@@ -80,9 +80,9 @@ MUTANTS = (
     Mutant("sign flip", "tpo_ref", "tpo._tpo_grad", ") - q", ") + q", GRADIENT),
     Mutant("sign flip of the loss", "tpo_ref", "tpo._tpo_loss", "-np.where", "+np.where", GRADIENT),
     Mutant("ddof 1", "tpo_ref", "standardize._standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
-    Mutant("dropped anchor", "tpo_ref", "tpo._tpo_target", "_from_top(logp_old) + tilt", "tilt", TARGET),
-    Mutant("tilt downwards", "tpo_ref", "tpo._tpo_target", "+ tilt", "- tilt", TARGET),
-    Mutant("temperature upside down", "tpo_ref", "tpo._tpo_target", "_from_top(u) / eta", "_from_top(u) * eta", TARGET),
+    Mutant("dropped anchor", "tpo_ref", "tpo._tilted", "_from_top(logp_old) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_ref", "tpo._tilted", "+ tilt", "- tilt", TARGET),
+    Mutant("temperature upside down", "tpo_ref", "tpo._tilted", " / eta", " * eta", TARGET),
     Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "logp, mask)", "logp, None)", MASKED_GRADIENT),
     Mutant("dropped mask", "tpo_ref", "standardize._standardize", "mask.sum(", "(mask | True).sum(", MASKED),
     Mutant(
@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant(
         "ddof 1", "tpo_torch", "standardize._standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE
     ),
-    Mutant("dropped anchor", "tpo_torch", "tpo._tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
-    Mutant("tilt downwards", "tpo_torch", "tpo._tpo_target", "+ tilt", "- tilt", TARGET),
+    Mutant("dropped anchor", "tpo_torch", "tpo._tilted", "_from_top(logp_old) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_torch", "tpo._tilted", "+ tilt", "- tilt", TARGET),
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_target", "logp_old.detach()", "logp_old", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_coefficients", "logp.detach()", "logp", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "standardize._standardize", "scores.detach()", "scores", SCORES_GRAPH),
@@ -127,10 +127,12 @@ MUTANTS = (
     Mutant(
         "winners swapped with losers",
         "tpo_ref",
-        "diagnostics.winners_losers_weight",
+        "diagnostics.signal._winners_losers_weight",
         "above > slack",
         "above < slack",
         WEIGHTS,
     ),
-    Mutant("temperature upside down", "tpo_torch", "diagnostics._dominance", "sd * eta", "sd / eta", FIGURES),
+    Mutant(
+        "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
+    ),
 )

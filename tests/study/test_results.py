@@ -70,6 +70,9 @@ def test_a_record_with_one_field_altered_is_refused(tmp_path: Path) -> None:
     whole = json.loads(record.read_text(encoding="utf-8"))
     for name in whole:
         for value in (None, 0.25, "other", {**whole, "more": 1}):
+            if value == whole[name]:
+                # A field that says nothing, as `rule` does for a method of the experiment's own.
+                continue
             record.write_text(json.dumps({**whole, name: value}), encoding="utf-8")
             with pytest.raises(ValueError, match=r"altered since|is no result|expected 2"):
                 results.load(tmp_path, KEY)

@@ -121,7 +121,8 @@ def test_what_is_right_passes(capsys: pytest.CaptureFixture[str], arguments: lis
 
 def test_every_command_is_read_as_the_parser_reads_it() -> None:
     run = words.grammar_of(commands.run_)
-    assert set(run.options) == {"--methods", "--seeds", "--scale", "--device", "--out", "--json", "--fresh"}
+    common = {"--methods", "--seeds", "--scale", "--device", "--out", "--rule", "--grouping", "--json"}
+    assert set(run.options) == {*common, "--fresh"}
     assert (run.places, run.many) == (("ID ...",), True)
     for command in commands.OWN.values():
         assert all(option.startswith("--") and "_" not in option for option in words.grammar_of(command).options)

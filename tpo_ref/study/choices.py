@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tpo_ref.study.context import CPU
+
+if TYPE_CHECKING:
+    from tpo_ref.study.chosen_rules import ChosenRule
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,35 @@ class Choices:
     device: str = CPU
     # The folder of results.
     out: Path = Path("runs")
+    # Rules to run as methods, as `chosen_rules.choose` reads them; without methods beside them, these alone.
+    rule: tuple[str, ...] | None = None
+    # What makes a group for them; None for the usual one of each experiment.
+    grouping: str | None = None
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """The methods and the number of seeds of the choices, as parts of a file name."""
-        return (*(self.methods or ()), *([f"{self.seeds}seeds"] if self.seeds else []))
+        """The methods, rules, grouping and number of seeds of the choices, as parts of a file name."""
+        return limits(self.methods, self.rules, self.grouping, self.seeds)
+
+    @cached_property
+    def rules(self) -> tuple[ChosenRule, ...]:
+        """The rules themselves; a file that one names is imported here."""
+        # Imported where needed: it takes NumPy along, for which help and lists need not wait.
+        from tpo_ref.study.chosen_rules import choose
+
+        chosen = [choose(text) for text in self.rule or ()]
+        if self.rule is not None and not chosen:
+            raise ValueError("rule: got none, expected NAME or FILE.py:FUNCTION after it")
+        names = [rule.method for rule in chosen]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"rule: got two called {name!r}, whose results would lie in one place; rename one")
+        return tuple(chosen)
+
+
+def limits(
+    methods: tuple[str, ...] | None, rules: tuple[ChosenRule, ...], grouping: str | None, seeds: int | None
+) -> tuple[str, ...]:
+    """What a request is limited to, as parts of a file name."""
+    words = [*(methods or ()), *(rule.method for rule in rules)]
+    return (*words, *([grouping] if grouping else []), *([f"{seeds}seeds"] if seeds else []))

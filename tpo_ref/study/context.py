@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tpo_ref.study.origins import Part
+
+if TYPE_CHECKING:
+    # Reading it takes NumPy along, for which help and lists need not wait.
+    from tpo_ref.study.chosen_rules import ChosenRule
 
 # Takes how many units of work are done, and how many there are.
 Progress = Callable[[int, int], None]
@@ -37,5 +42,9 @@ class Context:
     checkpoint: Path | None = None
     # Called with units done and units in all.
     progress: Progress = silent
+    # The rule of a method that is not the experiment's own.
+    rule: ChosenRule | None = None
+    # What makes a group for that rule, one of the experiment's groupings.
+    grouping: str = ""
     # Called for what a checkpoint says of how it was made; see `partial.write`.
     parts: Parts = tuple

@@ -1,4 +1,4 @@
-"""The entry points by which installed packages bring experiments and commands to `tpo`."""
+"""The entry points by which installed packages bring experiments, commands and rules to `tpo`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-EXPERIMENTS_GROUP, COMMANDS_GROUP = "tpo.experiments", "tpo.commands"
+EXPERIMENTS_GROUP, COMMANDS_GROUP, RULES_GROUP = "tpo.experiments", "tpo.commands", "tpo.rules"
 REMEDY = "uninstall or rename one of them"
 
 

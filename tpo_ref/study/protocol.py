@@ -93,7 +93,8 @@ class Experiment:
     libraries which listing does not need; `statistics` are the columns of its table
     (`tables.COLUMNS`), and `published` what the paper has for them, by statistic and method, as text: it is shown, only
     claims are judged;
-    `health` are the panels of a second figure, for the methods that have its arrays.
+    `health` are the panels of a second figure, for the methods that have its arrays; `groupings` what may make a group
+    for a rule that is not the experiment's own, the usual one first, none where it takes no such rule.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Experiment:
     statistics: tuple[str, ...] = ("auc", "final", "median")
     published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     health: tuple[Panel, ...] = ()
+    groupings: tuple[str, ...] = ()
 
     def departs(self, scale: str) -> str:
         """In which settings a scale differs from the paper's, as words; empty where it does not."""

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tpo_ref.study import files, npz, reading, upgrade
+from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.origins import Part, Provenance, joined
 from tpo_ref.study.origins import provenance as provenance
 from tpo_ref.study.protocol import Settings
@@ -35,6 +36,8 @@ class PlainKey:
     settings: Mapping[str, object]
     seeds: tuple[int, ...]
     device: str
+    # Of a method that is not the experiment's own: name, options and SHA-256 of its rule, and what makes its groups.
+    rule: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,24 @@ class Key:
     settings: Settings
     seeds: tuple[int, ...]
     device: str = "cpu"
+    rule: ChosenRule | None = None
+    grouping: str = ""
 
     def plain(self) -> PlainKey:
         """The key as a stored record says it."""
         fields = {"class": type(self.settings).__name__, **dataclasses.asdict(self.settings)}
+        rule = None if self.rule is None else {**self.rule.record(), "grouping": self.grouping}
         # Json has lists where settings have tuples.
-        return PlainKey(self.experiment, self.method, json.loads(json.dumps(fields)), self.seeds, self.device)
+        settings = json.loads(json.dumps(fields))
+        return PlainKey(self.experiment, self.method, settings, self.seeds, self.device, json.loads(json.dumps(rule)))
 
     def path(self, out: Path) -> Path:
         """The result's path without suffix: readable up to a digest of everything else in the key."""
-        text = json.dumps(dataclasses.asdict(self.plain()), sort_keys=True)
+        plain = dataclasses.asdict(self.plain())
+        if self.rule is None:
+            # So that results from before there were such rules keep their place.
+            del plain["rule"]
+        text = json.dumps(plain, sort_keys=True)
         return out / self.experiment / f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
 

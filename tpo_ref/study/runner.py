@@ -16,6 +16,7 @@ from tpo_ref import checks
 from tpo_ref.study import files, locks, partial
 from tpo_ref.study import results as storage
 from tpo_ref.study.choices import Choices
+from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.context import CPU, Context, MethodProgress
 from tpo_ref.study.errors import DISTRIBUTION, MissingExtra
 from tpo_ref.study.origins import Part, change, joined, provenance
@@ -37,9 +38,11 @@ class Request:
     device: str = CPU
     out: Path = Choices.out
     fresh: bool = False
+    rules: tuple[ChosenRule, ...] = ()
+    grouping: str | None = None
 
     def keys(self) -> list[Key]:
-        """One key per method; ValueError for a scale, method, device or number of seeds that it has not."""
+        """One key per method; ValueError for a scale, method, device, number of seeds or grouping that it has not."""
         if self.scale not in self.experiment.scales:
             raise checks.unknown(f"scale of {self.experiment.id}", self.scale, self.experiment.scales)
         scale = self.experiment.scales[self.scale]
@@ -48,10 +51,35 @@ class Request:
             raise ValueError(f"seeds: got {count}, expected 1 to {MOST_SEEDS:,}; leave it out for the scale's own")
         if not self.experiment.devices and self.device != CPU:
             raise ValueError(f"device: got {self.device!r}, but {self.experiment.id} runs on the CPU alone; drop it")
+        grouping = self._grouping()
+        # Rules without methods beside them are run alone.
+        methods = () if self.rules and self.methods is None else self.methods
+        own = resolve_methods(self.experiment, methods, self.scale) if methods != () or not self.rules else ()
+        for rule in self.rules:
+            if rule.method in own:
+                raise ValueError(
+                    f"rule: got {rule.text!r} beside the method {rule.method} of {self.experiment.id}, whose results "
+                    "would lie in one place; leave one out"
+                )
+        seeds = tuple(range(count))
         return [
-            Key(self.experiment.store, method, scale.settings, tuple(range(count)), self.device)
-            for method in resolve_methods(self.experiment, self.methods, self.scale)
+            *(Key(self.experiment.store, method, scale.settings, seeds, self.device) for method in own),
+            *(
+                Key(self.experiment.store, rule.method, scale.settings, seeds, self.device, rule, grouping)
+                for rule in self.rules
+            ),
         ]
+
+    def _grouping(self) -> str:
+        """What makes a group for the rules; ValueError where the experiment takes none, or not that one."""
+        groupings = self.experiment.groupings
+        if self.rules and not groupings:
+            raise ValueError(f"rule: {self.experiment.id} takes none; `tpo list --rules` says what does")
+        if self.grouping is not None and not self.rules:
+            raise ValueError(f"grouping: got {self.grouping!r}, but no rule; it says what makes a group for --rule")
+        if self.grouping is not None and self.grouping not in groupings:
+            raise checks.unknown(f"grouping of {self.experiment.id}", self.grouping, groupings)
+        return self.grouping or (groupings[0] if groupings else "")
 
 
 def ensure(
@@ -107,6 +135,8 @@ def _compute(request: Request, key: Key, progress: MethodProgress, say: Callable
         request.device,
         checkpoint,
         lambda count, total: progress(key.method, count, total),
+        key.rule,
+        key.grouping,
         lambda: joined([*before, Part(origin, time.perf_counter() - start)]),
     )
     arrays = request.experiment.run(key.method, key.settings, key.seeds, context)

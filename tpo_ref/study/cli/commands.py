@@ -27,6 +27,7 @@ from tpo_ref.study.cli.options import (
     Ids,
     Json,
     Out,
+    RuleList,
     RunName,
     Save,
     ScaleName,
@@ -41,7 +42,7 @@ BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 __all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arrange", "run"]
 
 
-def list_(as_json: Json = False, all_: All = False) -> int:
+def list_(as_json: Json = False, all_: All = False, rules: RuleList = False) -> int:
     """Every experiment: what it reproduces, its methods, its cost at each scale; and every suite of them."""
     # A list computes nothing, and starting a thread for each core takes a fifth of its time. The setting is read when
     # NumPy is first loaded.
@@ -49,7 +50,7 @@ def list_(as_json: Json = False, all_: All = False) -> int:
         os.environ.setdefault(BLAS_THREADS, "1")
     from tpo_ref.study.cli import listing
 
-    return listing.show_all(as_json, all_)
+    return listing.show_rules(as_json) if rules else listing.show_all(as_json, all_)
 
 
 def run_(ids: Ids, choices: CommonOptions = DEFAULTS, fresh: Fresh = False) -> int:

@@ -41,6 +41,37 @@ class SuiteEntry:
     members: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class GroupingEntry:
+    """What may make a group in an experiment, the usual one first."""
+
+    id: str
+    groupings: tuple[str, ...]
+
+
+def show_rules(as_json: bool) -> int:
+    """Print the update rules, and what takes them, as tables or json."""
+    # Imported where needed: they take NumPy and SciPy along.
+    from tpo_ref.study import chosen_rules
+
+    rules = chosen_rules.listed()
+    takers = [GroupingEntry(e.id, e.groupings) for e in registry.EXPERIMENTS.values() if e.groupings]
+    if as_json:
+        show.print_json([*rules, *takers])
+        return 0
+    rows = [
+        [e.name, e.label, e.source, ", ".join(e.aliases), ", ".join(f"{n}={d}" for n, d in e.options.items())]
+        for e in rules
+    ]
+    show.print_table([["name", "rule", "from", "also", "options"], *rows], "rules for --rule NAME[,OPTION=VALUE …]")
+    by_groupings: dict[tuple[str, ...], list[str]] = {}
+    for taker in takers:
+        by_groupings.setdefault(taker.groupings, []).append(taker.id)
+    takers_rows = [[", ".join(ids), ", ".join(groupings)] for groupings, ids in by_groupings.items()]
+    show.print_table([["experiments", "--grouping, the usual one first"], *takers_rows], "what takes them")
+    return 0
+
+
 def show_all(as_json: bool, whole: bool) -> int:
     """Print experiments and suites, as tables or json."""
     if as_json:

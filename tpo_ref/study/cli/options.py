@@ -17,6 +17,18 @@ Ids = Annotated[
 ]
 ScaleName = Literal["smoke", "cpu", "paper"]
 Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="the scale's own when left out")]
+Rules = Annotated[
+    tuple[str, ...] | None,
+    tyro.conf.arg(
+        metavar="RULE ...",
+        help="also NAME[,OPTION=VALUE] of `tpo list --rules`, or FILE.py:FUNCTION of yours; alone unless --methods",
+    ),
+]
+Grouping = Annotated[
+    str | None,
+    tyro.conf.arg(metavar="NAME", help="what makes a group for --rule; the experiment's usual one when left out"),
+]
+RuleList = Annotated[bool, tyro.conf.arg(help="the update rules that --rule and `tpo train … rule=` take")]
 Seeds = Annotated[int | None, tyro.conf.arg(metavar="N", help="run seeds 0 to N − 1; the scale's own when left out")]
 Device = Annotated[str, tyro.conf.arg(metavar="DEVICE", help="cpu, cuda, cuda:1, ...; the bandits know only cpu")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results; finished units there are not run again")]
@@ -40,6 +52,8 @@ class Options(Choices):
     scale: ScaleName = "cpu"
     device: Device = Choices.device
     out: Out = Choices.out
+    rule: Rules = Choices.rule
+    grouping: Grouping = Choices.grouping
     as_json: Json = False
 
 

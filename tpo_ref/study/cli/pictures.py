@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tpo_ref.study import figures, registry
-from tpo_ref.study.choices import Choices
+from tpo_ref.study import choices, figures, registry
 from tpo_ref.study.cli import show
 from tpo_ref.study.cli.options import Options
 from tpo_ref.study.cli.selection import MemberUnits, Selection, arrays, select_some
@@ -54,14 +53,14 @@ def draw_suite(suite: Suite, selection: Selection, units: MemberUnits, folder: P
     """The figure of a suite in a folder."""
     experiments = {request.experiment.id: request.experiment for request in selection.requests}
     members = {name: (experiments[name], arrays(units[name])) for name in suite.members if name in units}
-    choices = selection.choices
-    path = folder / f"{file_name(suite.id, choices.scale, *choices.limits)}.{suffix}"
-    return figures.draw_suite(suite, members, choices.scale, path)
+    chosen = selection.choices
+    path = folder / f"{file_name(suite.id, chosen.scale, *chosen.limits)}.{suffix}"
+    return figures.draw_suite(suite, members, chosen.scale, path)
 
 
 def limits(request: Request) -> tuple[str, ...]:
-    """The methods and the number of seeds of a request, as parts of a file name."""
-    return Choices(request.methods, request.seeds).limits
+    """The methods, rules and number of seeds of a request, as parts of a file name."""
+    return choices.limits(request.methods, request.rules, request.grouping, request.seeds)
 
 
 def file_name(*words: str) -> str:

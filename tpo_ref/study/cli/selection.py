@@ -41,7 +41,17 @@ def select(ids: tuple[str, ...], choices: Choices, fresh: bool = False) -> Selec
     """
     parts, chosen_suites = suites.expand(ids, choices.methods)
     requests = tuple(
-        Request(part.experiment, choices.scale, part.methods, choices.seeds, choices.device, choices.out, fresh)
+        Request(
+            part.experiment,
+            choices.scale,
+            None if choices.rules and choices.methods is None else part.methods,
+            choices.seeds,
+            choices.device,
+            choices.out,
+            fresh,
+            choices.rules,
+            choices.grouping,
+        )
         for part in parts
     )
     for request in requests:

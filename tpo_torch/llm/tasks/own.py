@@ -9,22 +9,20 @@ right; and `solution(row)`, a right answer in full text. Parameters of `dataset`
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.util
 import inspect
 import math
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tpo_ref.checks import unknown
+from tpo_ref.study import user_files
 from tpo_torch.llm.tasks.answers import text_of
 from tpo_torch.llm.tasks.rows import NUMBER, PROMPT, TAKEN, Rows, checked
 from tpo_torch.llm.tasks.task import EVALUATION, TRAIN, RewardFunction, Row, Task, seed_of, whole
 
+TASK = "the task"
 REQUIRED = {"dataset": "dataset(split, size, seed)", "reward": "reward(completions, **columns)"}
 OPTIONAL = {"correct": "correct(completions, **columns)", "solution": "solution(row)"}
 SHARED = ("split", "size", "seed")
@@ -46,7 +44,7 @@ def load(
         if size is not None:
             whole(name, size, 1)
     path = Path(path)
-    module = _import(path)
+    module = user_files.imported(path, TASK)
     functions = {name: _function(path, module, name) for name in (*REQUIRED, *OPTIONAL)}
     make, reward = functions["dataset"], functions["reward"]
     assert make is not None
@@ -54,7 +52,7 @@ def load(
     _check_options(path, make, options)
     sizes = {TRAIN: train_size, EVALUATION: eval_size}
     train, evaluation = (
-        checked(f"{path}: dataset({split!r}, …)", _call(path, make, split, size, seed, **options))
+        checked(f"{path}: dataset({split!r}, …)", user_files.called(path, make, split, size, seed, **options))
         for split, size in sizes.items()
     )
     for split, part in ((TRAIN, train), (EVALUATION, evaluation)):
@@ -75,45 +73,7 @@ def load(
 
 def check(path: Path) -> None:
     """FileNotFoundError unless the file is there; its options are known only once it is imported."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines the task")
-
-
-def _import(path: Path) -> ModuleType:
-    check(path)
-    # Named by its whole path, so that two files of one name do not mix.
-    name = f"tpo_own_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path}: Python cannot import this file; give it a name that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name while it is being imported.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception):
-            raise
-        raise ValueError(_message(path, "importing it", error)) from error
-    return module
-
-
-def _call(path: Path, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
-    """What a function of the file returns; ValueError saying where in the file it raised."""
-    try:
-        return function(*values, **options)
-    except Exception as error:
-        raise ValueError(_message(path, getattr(function, "__name__", "a function"), error)) from error
-
-
-def _message(path: Path, what: str, error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
-    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
-    where = path if line is None else f"{path}, line {line}"
-    reason = error.msg if isinstance(error, SyntaxError) else error
-    return f"{where}: {what} raised {type(error).__name__}: {reason}"
+    user_files.check_file(path, TASK)
 
 
 def _function(path: Path, module: ModuleType, name: str) -> Callable[..., Any] | None:
@@ -159,7 +119,7 @@ def _check_options(path: Path, make: Callable[..., Any], options: dict[str, Any]
 
 def _reward(path: Path, function: Callable[..., Any], rows: Rows) -> RewardFunction:
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        answer = _call(path, function, [text_of(each) for each in completions], **rows.columns(columns))
+        answer = user_files.called(path, function, [text_of(each) for each in completions], **rows.columns(columns))
         values = _one_each(path, "reward", answer, len(completions), _is_number, "a number or None")
         return [None if value is None else float(value) for value in values]
 
@@ -174,7 +134,7 @@ def _correct(
         if function is None:
             rewards = reward(completions, **columns)
             return [value is not None and math.isfinite(value) and value >= 1 for value in rewards]
-        answer = _call(path, function, [text_of(each) for each in completions], **rows.columns(columns))
+        answer = user_files.called(path, function, [text_of(each) for each in completions], **rows.columns(columns))
         return _one_each(path, "correct", answer, len(completions), lambda value: isinstance(value, bool), "a bool")
 
     return correct
@@ -185,7 +145,7 @@ def _solution(path: Path, function: Callable[..., Any] | None, rows: Rows) -> Ca
         return None
 
     def solution(row: Row) -> str:
-        text = _call(path, function, copy.deepcopy(rows.returned[row[NUMBER]]))
+        text = user_files.called(path, function, copy.deepcopy(rows.returned[row[NUMBER]]))
         if not isinstance(text, str):
             raise TypeError(f"{path}: solution returned {text!r}, expected the text of a right answer")
         return text

@@ -1,0 +1,284 @@
+"""The rule that a user names: one of the list, one of an installed package, or a function in a file of their own.
+
+NAME[,OPTION=VALUE …] or FILE.py:FUNCTION[,OPTION=VALUE …]: `grpo,epsilon=0.1`, `my.py:mine,strength=2`. A function
+takes (logp, logp_old, scores, mask, lengths, **options), arrays of shape (…, K), and returns the gradient of the loss
+of each group in logp, (…, K). It is tried on random groups before anything runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tpo_ref import rules
+from tpo_ref.checks import unknown
+from tpo_ref.study import entries, files, user_files
+from tpo_ref.study.entries import RULES_GROUP
+
+# What stands between the parts of a rule's text.
+FILE, SEPARATOR, EQUALS = ":", ",", "="
+ARGUMENTS = ("logp", "logp_old", "scores", "mask", "lengths")
+SIGNATURE = f"({', '.join(ARGUMENTS)}, **options)"
+# The groups that a function is tried on.
+TRIED_GROUPS, TRIED_CANDIDATES, TRIED_SEED = 3, 5, 0
+# How far two results of the same numbers, added in another order, may lie apart.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class ChosenRule:
+    """A rule by name or function, with its options; it becomes an object of either package by `build`.
+
+    Args: text, as it was written; name, of the rule or function; options; function, None for a rule of the list; file,
+        where the function lies, None where a package brings it; batch, whether it sees the whole batch; sha256 of the
+        file.
+    """
+
+    text: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    function: Callable[..., Any] | None = None
+    file: Path | None = None
+    batch: bool = False
+    sha256: str = ""
+
+    @property
+    def method(self) -> str:
+        """The name of the method that it makes, fit to be part of a file name."""
+        options = [f"{name}{EQUALS}{value}" for name, value in self.options.items()]
+        return "-".join([self.name, *options])
+
+    def record(self) -> dict[str, object]:
+        """What a stored result says of it."""
+        where = "" if self.file is None else f"{self.file.name}{FILE}"
+        return {"name": f"{where}{self.name}", "options": dict(self.options), "sha256": self.sha256}
+
+    def build(self, package: Any) -> Any:
+        """The rule as an object of `tpo_ref.rules`, or of the module that mirrors it."""
+        if self.function is None:
+            return package.named(self.name, **self.options)
+        return package.OwnRule(self.method, self.function, self.options, self.batch, self.sha256)
+
+
+def choose(text: str) -> ChosenRule:
+    """The rule that a text names; a file that it names is imported, so it must be code you trust.
+
+    Raises: FileNotFoundError; TypeError, ValueError for an unknown rule or option, with the nearest, and for a function
+        that is missing, raises, or returns what no rule may, with file and line.
+
+    >>> choose("grpo,epsilon=0.1").build(rules).epsilon
+    0.1
+    """
+    place, options = parsed(text)
+    path, colon, name = place.rpartition(FILE)
+    if colon:
+        return _of_file(text, Path(path), name, options)
+    points = {point.name: point for point in entries.points(RULES_GROUP)}
+    if place not in (*rules.RULES, *rules.ALIASES):
+        if place not in points:
+            names = (*rules.RULES, *rules.ALIASES, *points)
+            raise ValueError(f"{unknown('rule', place, names)}; a function of yours is FILE.py:FUNCTION")
+        function = entries.load(points[place])
+        rule = ChosenRule(
+            text, place, options, _function(place, function), None, _sees_batch(function), _digest(function)
+        )
+        return _checked(rule)
+    rules.named(place, **options)
+    return ChosenRule(text, rules.ALIASES.get(place, place), options)
+
+
+@dataclass(frozen=True)
+class RuleEntry:
+    """An update rule as a list shows it: name, label, source, other names, options with defaults and meanings."""
+
+    name: str
+    label: str
+    source: str
+    aliases: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+
+def listed() -> list[RuleEntry]:
+    """Every rule that `choose` knows by name: ours, then those of installed packages."""
+    own = [
+        RuleEntry(
+            name,
+            rules.named(name).label,
+            kind.source,
+            kind.aliases,
+            {option.name: option.default for option in fields(kind)},
+            {option.name: option.metadata["meaning"] for option in fields(kind)},
+        )
+        for name, kind in rules.RULES.items()
+    ]
+    return [*own, *(RuleEntry(p.name, p.name, f"{p.value}, another package") for p in entries.points(RULES_GROUP))]
+
+
+def parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """The place that a rule's text names, and its options; values are Python literals, or else words.
+
+    Raises: ValueError for a part that is no OPTION=VALUE, or an option given twice.
+
+    >>> parsed("my.py:mine,strength=2,kind=soft")
+    ('my.py:mine', {'strength': 2, 'kind': 'soft'})
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"rule: got {text!r}, expected NAME or FILE.py:FUNCTION, with ,OPTION=VALUE after it")
+    place, *parts = text.split(SEPARATOR)
+    options: dict[str, Any] = {}
+    for part in parts:
+        name, equals, value = part.partition(EQUALS)
+        if not equals or not name.isidentifier() or not value:
+            raise ValueError(f"rule: got {part!r} in {text!r}, expected OPTION=VALUE, such as eta=0.5")
+        if name in options:
+            raise ValueError(f"rule: got {name} twice in {text!r}; give it once")
+        options[name] = _literal(value)
+    if not place:
+        raise ValueError(f"rule: got {text!r}, expected NAME or FILE.py:FUNCTION first")
+    return place, options
+
+
+def _literal(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _of_file(text: str, path: Path, name: str, options: Mapping[str, Any]) -> ChosenRule:
+    if path.suffix != ".py":
+        raise ValueError(f"rule: got {text!r}, expected FILE.py{FILE}FUNCTION before the colon")
+    module = user_files.imported(path, f"{name}{SIGNATURE}")
+    if not hasattr(module, name):
+        public = [n for n, thing in vars(module).items() if inspect.isfunction(thing) and not n.startswith("_")]
+        raise (
+            unknown(f"{path}: function", name, public)
+            if public
+            else ValueError(f"{path}: found no function {name!r}; define {name}{SIGNATURE}")
+        )
+    function = _function(str(path), getattr(module, name))
+    return _checked(ChosenRule(text, name, options, function, path, _sees_batch(function), files.sha256(path)))
+
+
+def _digest(function: Any) -> str:
+    """SHA-256 of the file that a function comes from, empty where there is none."""
+    try:
+        source = inspect.getsourcefile(function)
+    except TypeError:
+        source = None
+    return files.sha256(Path(source)) if source else ""
+
+
+def _function(where: str, function: Any) -> Callable[..., Any]:
+    if not callable(function):
+        raise TypeError(f"{where}: got {type(function).__name__}, expected a function {SIGNATURE}")
+    return function  # type: ignore[no-any-return]
+
+
+def _sees_batch(function: Any) -> bool:
+    """Whether a function says of itself, by an attribute `whole_batch`, that groups depend on each other."""
+    return bool(getattr(function, "whole_batch", False))
+
+
+# -- what a function must do ------------------------------------------------------------------------------------------
+
+
+def _checked(rule: ChosenRule) -> ChosenRule:
+    """The rule; TypeError, ValueError where its function does on random groups what no rule may."""
+    _check_options(rule)
+    rng = np.random.default_rng(TRIED_SEED)
+    shape = (TRIED_GROUPS, TRIED_CANDIDATES)
+    mask = np.ones(shape, dtype=bool)
+    mask[0, 0] = False
+    scores = rng.random(shape)
+    # Scores as they come: of one kind, all equal, and in between.
+    scores[1], scores[2] = 1.0, scores[2] > np.median(scores[2])
+    given = {
+        "logp": np.log(rng.dirichlet(np.ones(TRIED_CANDIDATES), TRIED_GROUPS)),
+        "logp_old": np.log(rng.dirichlet(np.ones(TRIED_CANDIDATES), TRIED_GROUPS)),
+        "scores": scores,
+        "mask": mask,
+        "lengths": rng.integers(1, 9, shape).astype(float),
+    }
+    g = _gradient(rule, given)
+    again = _gradient(rule, given)
+    _require(rule, np.array_equal(again, g), "gives another gradient for the same group; seed what it draws")
+    order = rng.permutation(TRIED_CANDIDATES)
+    moved = _gradient(rule, {name: x[:, order] for name, x in given.items()})
+    _require(rule, _close(moved, g[:, order]), "depends on the order of the candidates; the group is a set")
+    if rule.batch:
+        return rule
+    rows = [_gradient(rule, {name: x[i] for name, x in given.items()}) for i in range(TRIED_GROUPS)]
+    _require(
+        rule,
+        _close(np.stack(rows), g),
+        "lets groups change each other; sum over the last axis, or set FUNCTION.whole_batch = True",
+    )
+    without = _gradient(rule, {name: x[0][mask[0]] for name, x in given.items()})
+    _require(rule, _close(without, g[0][mask[0]]), "lets a masked candidate count; leave out where mask is False")
+    _gradient(rule, {name: x[:, 1:2] for name, x in given.items()})
+    return rule
+
+
+def _gradient(rule: ChosenRule, given: Mapping[str, Any]) -> Any:
+    own = rule.build(rules)
+    try:
+        with np.errstate(all="ignore"):
+            return own.gradient(*(given[name] for name in ARGUMENTS))
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if rule.file is not None and any(Path(f.filename).resolve() == rule.file.resolve() for f in frames):
+            raise ValueError(user_files.raised(rule.file, rule.name, error)) from error
+        raise ValueError(f"{_where(rule)}: {error}") from error
+
+
+def _check_options(rule: ChosenRule) -> None:
+    """ValueError for an option that the function does not take, or arguments that it cannot be given."""
+    assert rule.function is not None
+    try:
+        parameters = inspect.signature(rule.function).parameters
+    except (TypeError, ValueError):
+        return
+    kinds = {p.kind for p in parameters.values()}
+    names = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        own = [name for name in names if name not in ARGUMENTS]
+        for option in rule.options:
+            if option not in own:
+                raise (
+                    unknown(f"option of {_where(rule)}", option, own)
+                    if own
+                    else ValueError(f"{_where(rule)}: got option {option!r}, but it has none")
+                )
+    try:
+        inspect.signature(rule.function).bind(*ARGUMENTS, **rule.options)
+    except TypeError as error:
+        raise TypeError(f"{_where(rule)}: {error}; define {rule.name}{SIGNATURE}") from error
+
+
+def _where(rule: ChosenRule) -> str:
+    """Where a function lies, as a message says it."""
+    if rule.file is None:
+        return f"rule {rule.name}"
+    try:
+        line = inspect.getsourcelines(rule.function)[1]  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return f"{rule.file}: {rule.name}"
+    return f"{rule.file}, line {line}: {rule.name}"
+
+
+def _require(rule: ChosenRule, holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{_where(rule)} {what}")
+
+
+def _close(a: Any, b: Any) -> bool:
+    return bool(np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING))

@@ -1,0 +1,60 @@
+"""A Python file of the user's: imported, that is, run, and what it raises said with its line.
+
+Only files are imported that a user has named where code is expected, never one that a configuration brings unasked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def check_file(path: Path, what: str) -> None:
+    """FileNotFoundError unless the file is there; `what` says what it should define."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines {what}")
+
+
+def imported(path: Path, what: str) -> ModuleType:
+    """The module of a file. FileNotFoundError, ValueError as it is missing, or raises, with its line."""
+    check_file(path, what)
+    # Named by its whole path, so that two files of one name do not mix.
+    name = f"tpo_own_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: Python cannot import this file; give it a name that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name while it is being imported.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if not isinstance(error, Exception):
+            raise
+        raise ValueError(raised(path, "importing it", error)) from error
+    return module
+
+
+def called(path: Path, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
+    """What a function of the file returns; ValueError saying where in the file it raised."""
+    try:
+        return function(*values, **options)
+    except Exception as error:
+        raise ValueError(raised(path, getattr(function, "__name__", "a function"), error)) from error
+
+
+def raised(path: Path, what: str, error: Exception) -> str:
+    """The message of an error that a file of the user's raised, with its line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
+    where = path if line is None else f"{path}, line {line}"
+    reason = error.msg if isinstance(error, SyntaxError) else error
+    return f"{where}: {what} raised {type(error).__name__}: {reason}"

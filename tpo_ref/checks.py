@@ -330,7 +330,10 @@ def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
 
 def share(name: str, x: float) -> float:
     """A number from 0 to 1."""
-    return _scalar(name, x, "in [0, 1]", lambda v: 0 <= v <= 1)
+    value = non_negative(name, x)
+    if value > 1:
+        raise ValueError(f"{name}: got {x!r}, expected a share in [0, 1]")
+    return value
 
 
 def _fits(name: str, a: NDArray[Any], mask: Bools | None, shape: tuple[int, ...] | None) -> None:

@@ -292,7 +292,10 @@ def real(name: str, x: float) -> float:
 
 def share(name: str, x: float) -> float:
     """A number from 0 to 1."""
-    return _scalar(name, x, "in [0, 1]", lambda v: 0 <= v <= 1)
+    value = non_negative(name, x)
+    if value > 1:
+        raise ValueError(f"{name}: got {x!r}, expected a share in [0, 1]")
+    return value
 
 
 def choice(name: str, x: object, options: tuple[Any, ...]) -> None:

@@ -147,7 +147,7 @@ def group_coefficients(
             checks.same_shape(name, column, tuple(groups.shape))
         if column is not None and name.startswith("logp") and not column.is_floating_point():
             raise TypeError(f"{name}: got {column.dtype}, expected log-probabilities; were token ids passed?")
-    keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
+    keep = packing.mask if valid is None else packing.mask & packing.to_groups(checks.mask_for(valid, groups, "valid"))
     u = _tilts(settings, packing.to_groups(scores), keep, packing, deviation)
     u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))
     old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach()).to(u.dtype)

@@ -27,12 +27,12 @@ ON_GROUPS = [name for name in FUNCTIONS if name.split(".")[1] not in NO_GROUP]
 
 def calls_into_checks(name: str, given: dict[str, Any]) -> list[str]:
     """The checks that one call of a public function enters from outside, in their order."""
-    checks = str(ROOT / name.split(".")[0] / "checks.py")
+    checks = str(ROOT / name.split(".")[0] / "checks")
     entered = []
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        caller = frame.f_back.f_code.co_filename if frame.f_back else checks
-        if event == "call" and frame.f_code.co_filename == checks != caller:
+        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        if event == "call" and frame.f_code.co_filename.startswith(checks) and not caller.startswith(checks):
             entered.append(frame.f_code.co_name)
 
     before = sys.getprofile()

@@ -122,6 +122,26 @@ def listed() -> list[RuleEntry]:
     return [*own, *(RuleEntry(p.name, p.name, f"{p.value}, another package") for p in entries.points(RULES_GROUP))]
 
 
+def text_of(rule: Any) -> str:
+    """The text that names a rule: itself, or that of an object of the list, with the options that are not its defaults.
+
+    Raises: TypeError for a function, or an object that holds one: a record needs the file that it comes from.
+
+    >>> text_of(rules.named("grpo", epsilon=0.1)), text_of("my.py:mine")
+    ('grpo,epsilon=0.1', 'my.py:mine')
+    """
+    if isinstance(rule, str):
+        return rule
+    name = getattr(type(rule), "name", None)
+    if name not in rules.RULES or type(rule).__name__ != rules.RULES[name].__name__:
+        raise TypeError(
+            f"rule: got {type(rule).__name__}, expected NAME[,OPTION=VALUE] or FILE.py:FUNCTION; write a function of "
+            "yours into a file, and give its place as text"
+        )
+    changed = [f for f in fields(rule) if getattr(rule, f.name) != f.default]
+    return SEPARATOR.join([name, *(f"{f.name}{EQUALS}{getattr(rule, f.name)}" for f in changed)])
+
+
 def parsed(text: str) -> tuple[str, dict[str, Any]]:
     """The place that a rule's text names, and its options; values are Python literals, or else words.
 

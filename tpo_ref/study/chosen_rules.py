@@ -52,8 +52,7 @@ class ChosenRule:
     @property
     def method(self) -> str:
         """The name of the method that it makes, fit to be part of a file name."""
-        options = [f"{name}{EQUALS}{value}" for name, value in self.options.items()]
-        return "-".join([self.name, *options])
+        return _method(self.name, self.options)
 
     def record(self) -> dict[str, object]:
         """What a stored result says of it."""
@@ -120,6 +119,26 @@ def listed() -> list[RuleEntry]:
         for name, kind in rules.RULES.items()
     ]
     return [*own, *(RuleEntry(p.name, p.name, f"{p.value}, another package") for p in entries.points(RULES_GROUP))]
+
+
+def method_of(text: str) -> str:
+    """The name of the method that a rule's text makes, fit to be part of a file name; reads no file.
+
+    >>> method_of("lpo,eta=0.5"), method_of("my.py:mine")
+    ('tpo_ratio-eta=0.5', 'mine')
+    """
+    place, options = parsed(text)
+    return _method(place.rpartition(FILE)[2] if FILE in place else rules.ALIASES.get(place, place), options)
+
+
+def _method(name: str, options: Mapping[str, Any]) -> str:
+    return "-".join([name, *(f"{option}{EQUALS}{value}" for option, value in options.items())])
+
+
+def file_of(text: str) -> Path | None:
+    """The file that a rule's text names; None where it names none."""
+    path, colon, _ = parsed(text)[0].rpartition(FILE)
+    return Path(path) if colon else None
 
 
 def text_of(rule: Any) -> str:

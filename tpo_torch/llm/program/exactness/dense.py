@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tpo_torch.llm.program.exactness import dense_rules
+
 
 @dataclass(frozen=True)
 class DenseSettings:
@@ -39,6 +41,8 @@ class DenseSettings:
     score_scale: str = "group_std"
     # "forward", the cross-entropy to the target, or "reverse", the divergence from policy to target.
     divergence: str = "forward"
+    # Another update rule, of `dense_rules.LOSSES`; empty for the target's.
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,19 +169,21 @@ def group_losses(
     settings: DenseSettings,
     deviation: float = 1.0,
 ) -> list[Tensor]:
-    """Return the loss of each group, all of them in one forward pass.
+    """Return the loss of each group that an optimizer step sees of a round, all of them in one forward pass.
 
     Args: groups, the completions of each prompt, equally many; logp_old, ℓ_old of the same completions, (K,) per group;
         deviation, of the rewards of the round.
     """
     logp = log_probabilities(model, [completion for group in groups for completion in group], settings.pad)
-    losses = []
-    for group, now, old in zip(groups, logp.view(len(groups), -1), logp_old, strict=True):
-        members = torch.tensor([takes_part(completion, settings) for completion in group])
+    members_of = [torch.tensor([takes_part(completion, settings) for completion in group]) for group in groups]
+    each = []
+    for group, members, now, old in zip(groups, members_of, logp.view(len(groups), -1), logp_old, strict=True):
         rewards = torch.tensor([completion.reward for completion in group], dtype=torch.float64)
         lengths = torch.tensor([len(completion.tokens) for completion in group])
-        losses.append(group_loss(now[members], old[members], rewards[members], lengths[members], settings, deviation))
-    return losses
+        each.append((now[members], old[members], rewards[members], lengths[members]))
+    if settings.rule:
+        return dense_rules.losses(settings.rule, each)
+    return [group_loss(*one, settings, deviation) for one in each]
 
 
 def gradient(model: nn.Module, losses: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -69,8 +69,7 @@ BASE: dict[str, Any] = {
 SHIPPED = {"anchor": "ratio", "divide_by_length": True}
 TWO_ROUNDS = {"gradient_accumulation_steps": 2, "steps_per_generation": 1}
 SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-# Rewards may be negative here, which MaxRL refuses: it has a task of its own.
-RULES = ("rloo", "dr_grpo", "grpo", "gspo", "dg", "rebel", "pmpo", "reinforce_pp")
+RULES = ("rloo", "maxrl", "dr_grpo", "grpo", "gspo", "dg", "rebel", "pmpo", "reinforce_pp")
 CASES = (
     Case("whole groups in a micro-batch"),
     Case("one group per micro-batch", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),

@@ -6,12 +6,13 @@ group gives such a group exactly 0 (deviation D32); `batch_standardised` centres
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from tpo_ref import checks
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref import checks, standardize
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.standardize import standardize
 
 
 def centred(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -28,7 +29,8 @@ def centred(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> centred([1.0, 0.0]).tolist()
     [0.5, -0.5]
     """
-    return _centre(scores, mask)[0]
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _centred(s, keep)
 
 
 def rloo(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -44,9 +46,8 @@ def rloo(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> rloo([1.0, 0.0, 0.5]).tolist()
     [0.75, -0.75, 0.0]
     """
-    a, keep = _centre(scores, mask)
-    count = keep.sum(-1, keepdims=True)
-    return np.asarray(a * count / np.maximum(count - 1, 1))
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _rloo(s, keep)
 
 
 def group_standardised(scores: ArrayLike, epsilon_std: float = 1e-4, mask: ArrayLike | None = None) -> Floats:
@@ -65,13 +66,8 @@ def group_standardised(scores: ArrayLike, epsilon_std: float = 1e-4, mask: Array
     [0.9998, -0.9998]
     """
     epsilon_std = checks.non_negative("epsilon_std", epsilon_std)
-    a, keep = _centre(scores, mask)
-    count = np.maximum(keep.sum(-1, keepdims=True), 1)
-    largest = np.abs(a).max(-1, keepdims=True)
-    # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
-    scale = np.where(largest > 0, largest, 1.0)
-    sigma = scale * np.sqrt(((a / scale) ** 2).sum(-1, keepdims=True) / count)
-    return a / np.where(sigma > 0, sigma + epsilon_std, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _group_standardised(s, epsilon_std, keep)
 
 
 def maxrl(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -88,12 +84,8 @@ def maxrl(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> maxrl([1.0, 0.0, 0.0, 0.0]).tolist()
     [3.0, -1.0, -1.0, -1.0]
     """
-    a, keep = _centre(scores, mask)
-    s = checks.finite("scores", scores, keep)
-    if (s < 0).any():
-        raise ValueError(f"scores: got {s.min():g}, expected 0 (failed) or 1 (solved); shift them, or use centred")
-    mean = s.sum(-1, keepdims=True) / np.maximum(keep.sum(-1, keepdims=True), 1)
-    return a / np.where(mean > 0, mean, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.successes)
+    return _maxrl(s, keep)
 
 
 def batch_standardised(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -109,9 +101,8 @@ def batch_standardised(scores: ArrayLike, mask: ArrayLike | None = None) -> Floa
     >>> batch_standardised([[1.0, 1.0], [0.0, 0.0]]).tolist()
     [[1.0, 1.0], [-1.0, -1.0]]
     """
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    return standardize(raw.reshape(-1), keep.reshape(-1)).reshape(raw.shape)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _batch_standardised(s, keep)
 
 
 def group_centred_batch_standardised(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -126,18 +117,50 @@ def group_centred_batch_standardised(scores: ArrayLike, mask: ArrayLike | None =
     >>> group_centred_batch_standardised([[2.0, 0.0], [1.0, 1.0]]).round(4).tolist()
     [[1.4142, -1.4142], [0.0, 0.0]]
     """
-    a, keep = _centre(scores, mask)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _group_centred_batch_standardised(s, keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Scores come in a dtype of their own, which says what is rounding; the masked ones are 0.
+
+
+def _centred(scores: NDArray[Any], mask: Bools) -> Floats:
+    s = np.asarray(scores, dtype=np.float64)
+    constant = (standardize._standardize(scores, mask) == 0).all(-1, keepdims=True)
+    mean = s.sum(-1, keepdims=True) / np.maximum(mask.sum(-1, keepdims=True), 1)
+    return np.where(mask & ~constant, s - mean, 0.0)
+
+
+def _rloo(scores: NDArray[Any], mask: Bools) -> Floats:
+    count = mask.sum(-1, keepdims=True)
+    return np.asarray(_centred(scores, mask) * count / np.maximum(count - 1, 1))
+
+
+def _group_standardised(scores: NDArray[Any], epsilon_std: float, mask: Bools) -> Floats:
+    a = _centred(scores, mask)
+    count = np.maximum(mask.sum(-1, keepdims=True), 1)
+    largest = np.abs(a).max(-1, keepdims=True)
+    # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
+    scale = np.where(largest > 0, largest, 1.0)
+    sigma = scale * np.sqrt(((a / scale) ** 2).sum(-1, keepdims=True) / count)
+    return np.asarray(a / np.where(sigma > 0, sigma + epsilon_std, 1.0))
+
+
+def _maxrl(scores: NDArray[Any], mask: Bools) -> Floats:
+    s = np.asarray(scores, dtype=np.float64)
+    mean = s.sum(-1, keepdims=True) / np.maximum(mask.sum(-1, keepdims=True), 1)
+    return _centred(scores, mask) / np.where(mean > 0, mean, 1.0)
+
+
+def _batch_standardised(scores: NDArray[Any], mask: Bools) -> Floats:
+    return standardize._standardize(scores.reshape(-1), mask.reshape(-1)).reshape(scores.shape)
+
+
+def _group_centred_batch_standardised(scores: NDArray[Any], mask: Bools) -> Floats:
+    a = _centred(scores, mask)
     # The differences have mean 0 within each group, so their squares alone give the standard deviation.
     largest = np.abs(a).max()
     scale = np.where(largest > 0, largest, 1.0)
-    sigma = np.sqrt(((a / scale) ** 2).sum() / np.maximum(keep.sum(), 1))
-    return a / scale / np.where(sigma > 0, sigma, 1.0)
-
-
-def _centre(scores: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Bools]:
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw, keep)
-    constant = (standardize(raw, keep) == 0).all(-1, keepdims=True)
-    mean = s.sum(-1, keepdims=True) / np.maximum(keep.sum(-1, keepdims=True), 1)
-    return np.where(keep & ~constant, s - mean, 0.0), keep
+    sigma = np.sqrt(((a / scale) ** 2).sum() / np.maximum(mask.sum(), 1))
+    return np.asarray(a / scale / np.where(sigma > 0, sigma, 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,34 @@ CLOSEST, CLOSE = 3, 0.4
 # All options are listed where their names take at most so many characters, else only some; and how much of what was
 # given is repeated.
 LISTED, SOME, SHOWN = 300, 8, 80
+
+
+def group(
+    name: str,
+    x: ArrayLike,
+    mask: ArrayLike | None,
+    kind: Callable[[str, NDArray[Any], Bools], NDArray[Any]] | None = None,
+    mask_name: str = "mask",
+) -> tuple[NDArray[Any], Bools]:
+    """The array that gives a group its shape, and the mask of that shape, all True when None.
+
+    Args: name, in errors; x (…, K); mask (…, K) bool, False = no candidate here; kind, the check of this module that
+        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors.
+    Raises: TypeError, ValueError as `array`, `mask_for` and that check.
+
+    >>> group("logp", [0.0, np.nan], [True, False])
+    (array([  0., -inf]), array([ True, False]))
+    """
+    raw = array(name, x)
+    keep = mask_for(mask, raw.shape, mask_name)
+    return (kind or log_weights)(name, raw, keep), keep
+
+
+def rollout(logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """What a rule of ratios is given: current and old log-probabilities, and advantages, all finite, of one shape."""
+    new = finite_log_weights("logp", logp)
+    old = finite_log_weights("logp_old", logp_old, shape=new.shape)
+    return new, old, finite("advantages", advantages, shape=new.shape)
 
 
 def array(name: str, x: ArrayLike) -> NDArray[Any]:
@@ -75,16 +103,14 @@ def same_shape(name: str, a: NDArray[Any], shape: tuple[int, ...]) -> None:
 
 
 def finite(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int, ...] | None = None) -> Floats:
-    """Finite real numbers as float64; masked entries may hold anything and come back as 0."""
+    """Finite real numbers as float64; masked entries may hold anything and come back as 0.
+
+    The shape must be the given one, or else that of the mask.
+    """
     raw = array(name, x)
-    if shape is not None:
-        same_shape(name, raw, shape)
+    _fits(name, raw, mask, shape)
     a = np.where(mask, raw, 0.0) if mask is not None else raw
-    a = float64(a)
-    if not np.isfinite(a).all():
-        bad = int((~np.isfinite(a)).sum())
-        raise ValueError(f"{name}: got {bad} NaN or infinite of {a.size}; fix the scorer, or mask those candidates")
-    return a
+    return _all_finite(name, a)
 
 
 def log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int, ...] | None = None) -> Floats:
@@ -92,8 +118,7 @@ def log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple
     raw = array(name, x)
     if raw.dtype.kind != "f":
         raise TypeError(f"{name}: got dtype {raw.dtype}, expected floating log-probabilities; were token ids passed?")
-    if shape is not None:
-        same_shape(name, raw, shape)
+    _fits(name, raw, mask, shape)
     a = float64(raw)
     keep = np.ones(a.shape, dtype=np.bool_) if mask is None else mask
     a = np.where(keep, a, -np.inf)
@@ -112,11 +137,72 @@ def finite_log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape
     return finite(name, a, mask, shape)
 
 
-def distribution(name: str, x: ArrayLike, mask: Bools, shape: tuple[int, ...]) -> Floats:
-    """Non-negative, summing to 1 over the unmasked candidates of every group that has one."""
+def scores(name: str, x: ArrayLike, mask: Bools) -> NDArray[Any]:
+    """Finite real numbers in a dtype of their own, which tells a spread from rounding; masked come back as 0."""
+    raw = array(name, x)
+    same_shape(name, raw, mask.shape)
+    a = np.where(mask, raw, raw.dtype.type(0))
+    _all_finite(name, a)
+    return a
+
+
+def successes(name: str, x: ArrayLike, mask: Bools) -> NDArray[Any]:
+    """Scores that count successes: none is negative."""
+    a = scores(name, x, mask)
+    if (a < 0).any():
+        raise ValueError(f"{name}: got {a.min():g}, expected 0 (failed) or 1 (solved); shift them, or use centred")
+    return a
+
+
+def flags(name: str, x: ArrayLike, shape: tuple[int, ...]) -> Bools:
+    """Truth values, one for each candidate, of exactly the given shape."""
+    a = converted(name, x)
+    if a.dtype != np.bool_:
+        raise TypeError(f"{name}: got dtype {a.dtype}, expected bool; threshold the scores first")
+    same_shape(name, a, shape)
+    return a
+
+
+def lengths(name: str, x: ArrayLike, mask: Bools) -> Floats:
+    """Numbers of tokens, at least 1; masked entries come back as 1."""
+    n = np.where(mask, finite(name, x, mask), 1.0)
+    if (n < 1).any():
+        raise ValueError(f"{name}: got {n.min():g}, expected at least 1 token; mask the empty candidate, or give it 1")
+    return n
+
+
+def masses(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int, ...] | None = None) -> Floats:
+    """Finite and non-negative, as a distribution is, whatever they sum to; masked entries come back as 0."""
     a = finite(name, x, mask, shape)
     if (a < 0).any():
         raise ValueError(f"{name}: got the negative entry {a.min():g}, expected a distribution over the group")
+    return a
+
+
+def token_log_weights(name: str, x: ArrayLike, mask: Bools) -> Floats:
+    """Finite log-probabilities of tokens, which have an axis of their own; masked entries come back as 0."""
+    if mask.ndim == 1:
+        raise ValueError(f"{name}: got shape {mask.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
+    return finite_log_weights(name, x, mask)
+
+
+def figures(name: str, x: ArrayLike) -> Floats:
+    """Real numbers as float64, one for each group, which may be a single number; NaN allowed."""
+    # The axis makes an array of a single number, and is taken away again.
+    return float64(array(name, converted(name, x)[np.newaxis])[0])
+
+
+def deviations(name: str, x: ArrayLike) -> Floats:
+    """Standard deviations: finite, zero or above."""
+    a = finite(name, x)
+    if (a < 0).any():
+        raise ValueError(f"{name}: got {a.min():g}, expected a standard deviation, 0 or more")
+    return a
+
+
+def distribution(name: str, x: ArrayLike, mask: Bools, shape: tuple[int, ...] | None = None) -> Floats:
+    """Non-negative, summing to 1 over the unmasked candidates of every group that has one."""
+    a = masses(name, x, mask, shape)
     off = np.abs(a.sum(-1) - mask.any(-1)).max()
     if off > SUM_TOLERANCE:
         raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
@@ -189,6 +275,14 @@ def whole(name: str, x: int, least: int, most: int = LARGEST_WHOLE) -> int:
     return value
 
 
+def axes(name: str, x: int, most: int) -> int:
+    """How many leading axes of some values, all at most."""
+    value = whole(name, x, 0)
+    if value > most:
+        raise ValueError(f"{name}: got {value}, expected at most {most}, the axes of values")
+    return value
+
+
 def truth(name: str, x: bool) -> bool:
     """True or False; TypeError for what merely counts as one of them."""
     if not isinstance(x, bool | np.bool_):
@@ -232,6 +326,29 @@ def unknown(name: str, x: object, options: Iterable[str]) -> ValueError:
             f"There are {len(names)}" if close else f"expected one of {len(names)}, such as {', '.join(names[:SOME])}"
         )
     return ValueError(f"{name}: got {given}, {meant}{listed}")
+
+
+def share(name: str, x: float) -> float:
+    """A number from 0 to 1."""
+    value = non_negative(name, x)
+    if value > 1:
+        raise ValueError(f"{name}: got {x!r}, expected a share in [0, 1]")
+    return value
+
+
+def _fits(name: str, a: NDArray[Any], mask: Bools | None, shape: tuple[int, ...] | None) -> None:
+    if shape is None and mask is not None:
+        shape = mask.shape
+    if shape is not None:
+        same_shape(name, a, shape)
+
+
+def _all_finite(name: str, x: NDArray[Any]) -> Floats:
+    a = float64(x)
+    if not np.isfinite(a).all():
+        bad = int((~np.isfinite(a)).sum())
+        raise ValueError(f"{name}: got {bad} NaN or infinite of {a.size}; fix the scorer, or mask those candidates")
+    return a
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from tpo_ref import checks
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref import checks, standardize
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.ppo import clipped_objective, clipped_objective_grad, log_ratio
-from tpo_ref.standardize import standardize
+from tpo_ref.ppo import clipped_objective, clipped_objective_grad
 
 
 def dapo_loss(
@@ -34,9 +35,7 @@ def dapo_loss(
     -0.28
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return np.asarray(-clipped_objective(x, a, low, high).sum(-1))
+    return _dapo_loss(*checks.rollout(logp, logp_old, advantages), low, high)
 
 
 def dapo_grad(
@@ -58,9 +57,7 @@ def dapo_grad(
     [0.0, 1.0]
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return 0.0 - clipped_objective_grad(x, a, low, high)
+    return _dapo_grad(*checks.rollout(logp, logp_old, advantages), low, high)
 
 
 def informative(scores: ArrayLike, mask: ArrayLike | None = None) -> Bools:
@@ -77,4 +74,21 @@ def informative(scores: ArrayLike, mask: ArrayLike | None = None) -> Bools:
     >>> informative([[1.0, 0.0], [0.1, 0.1]]).tolist()
     [True, False]
     """
-    return np.asarray((standardize(scores, mask) != 0).any(-1))
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _informative(s, keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _dapo_loss(logp: Floats, logp_old: Floats, advantages: Floats, epsilon_low: float, epsilon_high: float) -> Floats:
+    return np.asarray(-clipped_objective(logp - logp_old, advantages, epsilon_low, epsilon_high).sum(-1))
+
+
+def _dapo_grad(logp: Floats, logp_old: Floats, advantages: Floats, epsilon_low: float, epsilon_high: float) -> Floats:
+    return 0.0 - clipped_objective_grad(logp - logp_old, advantages, epsilon_low, epsilon_high)
+
+
+def _informative(scores: NDArray[Any], mask: Bools) -> Bools:
+    return np.asarray((standardize._standardize(scores, mask) != 0).any(-1))

@@ -24,8 +24,8 @@ def dg_loss(logp: ArrayLike, advantages: ArrayLike, dg_eta: float = 1.0) -> Floa
     >>> float(dg_loss([-1.0, -2.0], [1.0, 0.0]).round(4))
     0.7311
     """
-    a, x, gate = _gated(logp, advantages, dg_eta)
-    return np.asarray(-(gate * a * x).sum(-1))
+    dg_eta, a = checks.positive("dg_eta", dg_eta), checks.finite("advantages", advantages)
+    return _dg_loss(checks.finite_log_weights("logp", logp, a != 0), a, dg_eta)
 
 
 def dg_grad(logp: ArrayLike, advantages: ArrayLike, dg_eta: float = 1.0) -> Floats:
@@ -40,12 +40,21 @@ def dg_grad(logp: ArrayLike, advantages: ArrayLike, dg_eta: float = 1.0) -> Floa
     >>> dg_grad([-1.0, -2.0], [1.0, 0.0]).round(4).tolist()
     [-0.7311, 0.0]
     """
-    a, _, gate = _gated(logp, advantages, dg_eta)
-    return 0.0 - gate * a
+    dg_eta, a = checks.positive("dg_eta", dg_eta), checks.finite("advantages", advantages)
+    return _dg_grad(checks.finite_log_weights("logp", logp, a != 0), a, dg_eta)
 
 
-def _gated(logp: ArrayLike, advantages: ArrayLike, dg_eta: float) -> tuple[Floats, Floats, Floats]:
-    dg_eta = checks.positive("dg_eta", dg_eta)
-    a = checks.finite("advantages", advantages)
-    x = checks.finite_log_weights("logp", logp, a != 0, a.shape)
-    return a, x, np.asarray(special.expit(-a * x / dg_eta))
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Where an advantage is 0, so is the log-probability.
+
+
+def _dg_loss(logp: Floats, advantages: Floats, dg_eta: float) -> Floats:
+    return np.asarray(-(_gate(logp, advantages, dg_eta) * advantages * logp).sum(-1))
+
+
+def _dg_grad(logp: Floats, advantages: Floats, dg_eta: float) -> Floats:
+    return 0.0 - _gate(logp, advantages, dg_eta) * advantages
+
+
+def _gate(logp: Floats, advantages: Floats, dg_eta: float) -> Floats:
+    return np.asarray(special.expit(-advantages * logp / dg_eta))

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from tpo_ref import checks
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.ppo import clipped_objective, clipped_objective_grad, log_ratio
+from tpo_ref.ppo import clipped_objective, clipped_objective_grad
 
 
 def grpo_loss(
@@ -29,9 +29,7 @@ def grpo_loss(
     -0.2
     """
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return np.asarray(_each(x, a, epsilon, beta).sum(-1))
+    return _grpo_loss(*checks.rollout(logp, logp_old, advantages), epsilon, beta)
 
 
 def grpo_grad(
@@ -50,9 +48,7 @@ def grpo_grad(
     [0.0, 1.0]
     """
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return _each_grad(x, a, epsilon, beta)
+    return _grpo_grad(*checks.rollout(logp, logp_old, advantages), epsilon, beta)
 
 
 def grpo_token_loss(
@@ -80,9 +76,12 @@ def grpo_token_loss(
     >>> float(grpo_token_loss(logp, logp, [1.0, -1.0], token_mask=[[True, True], [True, False]]))
     -1.0
     """
-    x, a, weight = _tokens(logp, logp_old, advantages, token_mask, mean_over_tokens)
+    checks.choice("mean_over_tokens", mean_over_tokens, (False, True))
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    return np.asarray((_each(x, a, epsilon, beta) * weight).sum((-2, -1)))
+    new, keep = checks.group("logp", logp, token_mask, checks.token_log_weights, "token_mask")
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    a = checks.finite("advantages", advantages, shape=new.shape[:-1])
+    return _grpo_token_loss(new, old, a, keep, epsilon, beta, mean_over_tokens)
 
 
 def grpo_token_grad(
@@ -106,9 +105,12 @@ def grpo_token_grad(
     >>> grpo_token_grad(logp, logp, [1.0, -1.0], mean_over_tokens=True).tolist()
     [[-0.5, -0.5], [0.5, 0.5]]
     """
-    x, a, weight = _tokens(logp, logp_old, advantages, token_mask, mean_over_tokens)
+    checks.choice("mean_over_tokens", mean_over_tokens, (False, True))
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    return _each_grad(x, a, epsilon, beta) * weight
+    new, keep = checks.group("logp", logp, token_mask, checks.token_log_weights, "token_mask")
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    a = checks.finite("advantages", advantages, shape=new.shape[:-1])
+    return _grpo_token_grad(new, old, a, keep, epsilon, beta, mean_over_tokens)
 
 
 def _each(x: Floats, a: Floats, epsilon: float, beta: float) -> Floats:
@@ -128,15 +130,45 @@ def _each_grad(x: Floats, a: Floats, epsilon: float, beta: float) -> Floats:
         return np.asarray(0.0 - beta * np.expm1(-x) - slope)
 
 
-def _tokens(
-    logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, token_mask: ArrayLike | None, mean: bool
-) -> tuple[Floats, Floats, Floats]:
-    """Log-ratios, advantages and weights of every token; a masked one has log-ratio, advantage and weight 0."""
-    checks.choice("mean_over_tokens", mean, (False, True))
-    raw = checks.array("logp", logp)
-    if raw.ndim == 1:
-        raise ValueError(f"logp: got shape {raw.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
-    keep: Bools = checks.mask_for(token_mask, raw.shape, "token_mask")
-    per_candidate = checks.finite("advantages", advantages, shape=raw.shape[:-1])
-    own = np.maximum(keep.sum(-1, keepdims=True), 1) if mean else 1
-    return log_ratio(raw, logp_old, keep), np.where(keep, per_candidate[..., None], 0.0), keep / own
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _grpo_loss(logp: Floats, logp_old: Floats, advantages: Floats, epsilon: float, beta: float) -> Floats:
+    return np.asarray(_each(logp - logp_old, advantages, epsilon, beta).sum(-1))
+
+
+def _grpo_grad(logp: Floats, logp_old: Floats, advantages: Floats, epsilon: float, beta: float) -> Floats:
+    return _each_grad(logp - logp_old, advantages, epsilon, beta)
+
+
+def _grpo_token_loss(
+    logp: Floats,
+    logp_old: Floats,
+    advantages: Floats,
+    token_mask: Bools,
+    epsilon: float,
+    beta: float,
+    mean_over_tokens: bool,
+) -> Floats:
+    a, weight = _per_token(advantages, token_mask, mean_over_tokens)
+    return np.asarray((_each(logp - logp_old, a, epsilon, beta) * weight).sum((-2, -1)))
+
+
+def _grpo_token_grad(
+    logp: Floats,
+    logp_old: Floats,
+    advantages: Floats,
+    token_mask: Bools,
+    epsilon: float,
+    beta: float,
+    mean_over_tokens: bool,
+) -> Floats:
+    a, weight = _per_token(advantages, token_mask, mean_over_tokens)
+    return _each_grad(logp - logp_old, a, epsilon, beta) * weight
+
+
+def _per_token(advantages: Floats, token_mask: Bools, mean_over_tokens: bool) -> tuple[Floats, Floats]:
+    """Advantage and weight of every token, both 0 at a masked one."""
+    own = np.maximum(token_mask.sum(-1, keepdims=True), 1) if mean_over_tokens else 1
+    return np.where(token_mask, advantages[..., None], 0.0), token_mask / own

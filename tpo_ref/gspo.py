@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from tpo_ref import checks
 from tpo_ref.checks import Floats
-from tpo_ref.ppo import clipped_objective, clipped_objective_grad, log_ratio
+from tpo_ref.ppo import clipped_objective, clipped_objective_grad
 
 
 def gspo_loss(
@@ -34,8 +34,9 @@ def gspo_loss(
     -0.5
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x, a, _ = _per_token(logp, logp_old, advantages, lengths)
-    return np.asarray(-clipped_objective(x, a, low, high).sum(-1))
+    new, old, a = checks.rollout(logp, logp_old, advantages)
+    n = checks.lengths("lengths", lengths, np.ones(new.shape, dtype=np.bool_))
+    return _gspo_loss(new, old, a, n, low, high)
 
 
 def gspo_grad(
@@ -58,16 +59,23 @@ def gspo_grad(
     [-0.25, 0.25]
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x, a, n = _per_token(logp, logp_old, advantages, lengths)
-    return (0.0 - clipped_objective_grad(x, a, low, high)) / n
+    new, old, a = checks.rollout(logp, logp_old, advantages)
+    n = checks.lengths("lengths", lengths, np.ones(new.shape, dtype=np.bool_))
+    return _gspo_grad(new, old, a, n, low, high)
 
 
-def _per_token(
-    logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, lengths: ArrayLike
-) -> tuple[Floats, Floats, Floats]:
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    n = checks.finite("lengths", lengths, shape=x.shape)
-    if (n < 1).any():
-        raise ValueError(f"lengths: got {n.min():g}, expected at least 1 token; give a masked candidate length 1")
-    return x / n, a, n
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0, and 1 in lengths.
+
+
+def _gspo_loss(
+    logp: Floats, logp_old: Floats, advantages: Floats, lengths: Floats, epsilon_low: float, epsilon_high: float
+) -> Floats:
+    return np.asarray(-clipped_objective((logp - logp_old) / lengths, advantages, epsilon_low, epsilon_high).sum(-1))
+
+
+def _gspo_grad(
+    logp: Floats, logp_old: Floats, advantages: Floats, lengths: Floats, epsilon_low: float, epsilon_high: float
+) -> Floats:
+    x = (logp - logp_old) / lengths
+    return (0.0 - clipped_objective_grad(x, advantages, epsilon_low, epsilon_high)) / lengths

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from tpo_ref import checks
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref import checks, tpo, variants
+from tpo_ref import scale as scales
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.scale import scale_scores
-from tpo_ref.tpo import tpo_ratio_grad, tpo_ratio_loss, tpo_weights
-from tpo_ref.variants import tpo_reverse_grad, tpo_reverse_loss
 
 DIVERGENCES = ("forward", "reverse")
 
@@ -37,12 +37,12 @@ def lpo_loss(
     >>> float(lpo_loss([0.0, 0.0], [0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
+    checks.choice("divergence", divergence, DIVERGENCES)
+    checks.choice("scale", scale, scales.SCALES)
     temperature = checks.positive("temperature", temperature)
-    u = _checked(scores, mask, divergence, scale)
-    if divergence == "forward":
-        return tpo_ratio_loss(logp, logp_old, tpo_weights(u, temperature, mask), mask)
-    shift, keep = _shift(logp, logp_old, mask)
-    return tpo_reverse_loss(shift, np.zeros(shift.shape), u, temperature, keep)
+    s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
+    x, old = checks.log_weights("logp", logp, keep), checks.finite_log_weights("logp_old", logp_old, keep)
+    return _lpo_loss(x, old, s, temperature, keep, divergence, scale)
 
 
 def lpo_grad(
@@ -66,21 +66,43 @@ def lpo_grad(
     >>> lpo_grad([0.0, 0.0], [0.0, 0.0], [1.0, 0.0], divergence="reverse", scale="none").tolist()
     [-0.25, 0.25]
     """
-    temperature = checks.positive("temperature", temperature)
-    u = _checked(scores, mask, divergence, scale)
-    if divergence == "forward":
-        return tpo_ratio_grad(logp, logp_old, tpo_weights(u, temperature, mask), mask)
-    shift, keep = _shift(logp, logp_old, mask)
-    return tpo_reverse_grad(shift, np.zeros(shift.shape), u, temperature, keep)
-
-
-def _checked(scores: ArrayLike, mask: ArrayLike | None, divergence: str, scale: str) -> Floats:
     checks.choice("divergence", divergence, DIVERGENCES)
-    return scale_scores(scores, scale, mask)
+    checks.choice("scale", scale, scales.SCALES)
+    temperature = checks.positive("temperature", temperature)
+    s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
+    x, old = checks.log_weights("logp", logp, keep), checks.finite_log_weights("logp_old", logp_old, keep)
+    return _lpo_grad(x, old, s, temperature, keep, divergence, scale)
 
 
-def _shift(logp: ArrayLike, logp_old: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Bools]:
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, raw.shape)
-    return np.where(keep, checks.log_weights("logp", raw, keep) - old, 0.0), keep
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _lpo_loss(
+    logp: Floats,
+    logp_old: Floats,
+    scores: NDArray[Any],
+    temperature: float,
+    mask: Bools,
+    divergence: str = "forward",
+    scale: str = "group_std",
+) -> Floats:
+    u = scales._scale_scores(scores, scale, mask)
+    if divergence == "forward":
+        return tpo._tpo_ratio_loss(logp, logp_old, tpo._tpo_weights(u, temperature, mask), mask)
+    return variants._tpo_reverse_loss(logp - logp_old, np.zeros(u.shape), u, temperature, mask)
+
+
+def _lpo_grad(
+    logp: Floats,
+    logp_old: Floats,
+    scores: NDArray[Any],
+    temperature: float,
+    mask: Bools,
+    divergence: str = "forward",
+    scale: str = "group_std",
+) -> Floats:
+    u = scales._scale_scores(scores, scale, mask)
+    if divergence == "forward":
+        return tpo._tpo_ratio_grad(logp, logp_old, tpo._tpo_weights(u, temperature, mask), mask)
+    return variants._tpo_reverse_grad(logp - logp_old, np.zeros(u.shape), u, temperature, mask)

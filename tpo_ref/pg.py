@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tpo_ref import checks, simplex
 from tpo_ref.checks import Floats
@@ -24,8 +26,7 @@ def pg_loss(logp: ArrayLike, advantages: ArrayLike) -> Floats:
     -1.0
     """
     a = checks.finite("advantages", advantages)
-    x = checks.finite_log_weights("logp", logp, a != 0, a.shape)
-    return np.asarray(-(a * x).sum(-1))
+    return _pg_loss(checks.finite_log_weights("logp", logp, a != 0), a)
 
 
 def pg_grad(logp: ArrayLike, advantages: ArrayLike) -> Floats:
@@ -41,8 +42,7 @@ def pg_grad(logp: ArrayLike, advantages: ArrayLike) -> Floats:
     [-1.0, 1.0]
     """
     a = checks.finite("advantages", advantages)
-    checks.finite_log_weights("logp", logp, a != 0, a.shape)
-    return 0.0 - a
+    return _pg_grad(checks.finite_log_weights("logp", logp, a != 0), a)
 
 
 def group_pg_loss(logp: ArrayLike, u: ArrayLike, eta: float = 1.0) -> Floats:
@@ -59,8 +59,9 @@ def group_pg_loss(logp: ArrayLike, u: ArrayLike, eta: float = 1.0) -> Floats:
     >>> float(group_pg_loss([-1.0, -2.0], [1.0, -1.0], eta=2.0))
     -0.5
     """
-    eta = checks.positive("eta", eta)
-    return pg_loss(logp, checks.finite("u", u) / eta)
+    eta, tilt = checks.positive("eta", eta), checks.finite("u", u)
+    a = checks.finite("u", tilt / eta)
+    return _group_pg_loss(checks.finite_log_weights("logp", logp, a != 0), tilt, eta)
 
 
 def group_pg_grad(logp: ArrayLike, u: ArrayLike, eta: float = 1.0) -> Floats:
@@ -75,8 +76,9 @@ def group_pg_grad(logp: ArrayLike, u: ArrayLike, eta: float = 1.0) -> Floats:
     >>> group_pg_grad([-1.0, -2.0], [1.0, -1.0], eta=2.0).tolist()
     [-0.5, 0.5]
     """
-    eta = checks.positive("eta", eta)
-    return pg_grad(logp, checks.finite("u", u) / eta)
+    eta, tilt = checks.positive("eta", eta), checks.finite("u", u)
+    a = checks.finite("u", tilt / eta)
+    return _group_pg_grad(checks.finite_log_weights("logp", logp, a != 0), tilt, eta)
 
 
 def ce_loss(logits: ArrayLike, label: ArrayLike) -> Floats:
@@ -93,10 +95,8 @@ def ce_loss(logits: ArrayLike, label: ArrayLike) -> Floats:
     >>> float(ce_loss([0.0, 0.0], 1).round(4))
     0.6931
     """
-    raw = checks.array("logits", logits)
-    y = checks.labels("label", label, raw.shape[:-1], raw.shape[-1])
-    logs: Floats = np.take_along_axis(simplex.log_softmax(raw), y[..., None], axis=-1)[..., 0]
-    return np.asarray(-logs)
+    x, _ = checks.group("logits", logits, None)
+    return _ce_loss(x, checks.labels("label", label, x.shape[:-1], x.shape[-1]))
 
 
 def ce_grad(logits: ArrayLike, label: ArrayLike) -> Floats:
@@ -111,6 +111,34 @@ def ce_grad(logits: ArrayLike, label: ArrayLike) -> Floats:
     >>> ce_grad([0.0, 0.0], 1).tolist()
     [0.5, -0.5]
     """
-    raw = checks.array("logits", logits)
-    y = checks.labels("label", label, raw.shape[:-1], raw.shape[-1])
-    return np.asarray(simplex.softmax(raw) - (np.arange(raw.shape[-1]) == y[..., None]))
+    x, _ = checks.group("logits", logits, None)
+    return _ce_grad(x, checks.labels("label", label, x.shape[:-1], x.shape[-1]))
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Where an advantage is 0, so is the log-probability.
+
+
+def _pg_loss(logp: Floats, advantages: Floats) -> Floats:
+    return np.asarray(-(advantages * logp).sum(-1))
+
+
+def _pg_grad(logp: Floats, advantages: Floats) -> Floats:
+    return 0.0 - advantages
+
+
+def _group_pg_loss(logp: Floats, u: Floats, eta: float) -> Floats:
+    return _pg_loss(logp, u / eta)
+
+
+def _group_pg_grad(logp: Floats, u: Floats, eta: float) -> Floats:
+    return _pg_grad(logp, u / eta)
+
+
+def _ce_loss(logits: Floats, label: NDArray[Any]) -> Floats:
+    logs: Floats = np.take_along_axis(simplex._log_softmax(logits), label[..., None], axis=-1)[..., 0]
+    return np.asarray(-logs)
+
+
+def _ce_grad(logits: Floats, label: NDArray[Any]) -> Floats:
+    return np.asarray(simplex._softmax(logits) - (np.arange(logits.shape[-1]) == label[..., None]))

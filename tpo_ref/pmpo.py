@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tpo_ref import checks, simplex
+from tpo_ref import checks, simplex, tpo
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.tpo import tpo_loss
 
 
 def pmpo_loss(
@@ -33,11 +32,10 @@ def pmpo_loss(
     >>> float(pmpo_loss([-1.0, -2.0], [-1.0, -2.0], [True, False]))
     -0.5
     """
-    x, ref, weight, keep, beta = _checked(logp, logp_ref, accepted, alpha, beta, mask)
-    p_ref = simplex.softmax(ref, keep)
-    # KL(p_ref‖p) is cross-entropy less the entropy of p_ref; in logarithms, so that a tiny p does not become 0.
-    gap = tpo_loss(x, p_ref, keep) - simplex.entropy(p_ref)
-    return np.asarray((weight * x).sum(-1) + beta * gap)
+    alpha, beta = checks.share("alpha", alpha), checks.non_negative("beta", beta)
+    x, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    ref = checks.log_weights("logp_ref", logp_ref, keep)
+    return _pmpo_loss(x, ref, checks.flags("accepted", accepted, keep.shape), alpha, beta, keep)
 
 
 def pmpo_grad(
@@ -59,27 +57,31 @@ def pmpo_grad(
     >>> pmpo_grad([-1.0, -2.0], [-1.0, -2.0], [True, False]).tolist()
     [-0.5, 0.5]
     """
-    x, ref, weight, keep, beta = _checked(logp, logp_ref, accepted, alpha, beta, mask)
-    return weight + beta * (simplex.softmax(x, keep) - simplex.softmax(ref, keep))
+    alpha, beta = checks.share("alpha", alpha), checks.non_negative("beta", beta)
+    x, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    ref = checks.log_weights("logp_ref", logp_ref, keep)
+    return _pmpo_grad(x, ref, checks.flags("accepted", accepted, keep.shape), alpha, beta, keep)
 
 
-def _checked(
-    logp: ArrayLike, logp_ref: ArrayLike, accepted: ArrayLike, alpha: float, beta: float, mask: ArrayLike | None
-) -> tuple[Floats, Floats, Floats, Bools, float]:
-    """Current and reference log-probabilities, the weight of each ℓ_i, the mask and beta."""
-    alpha, beta = checks.non_negative("alpha", alpha), checks.non_negative("beta", beta)
-    if alpha > 1:
-        raise ValueError(f"alpha: got {alpha!r}, expected a share in [0, 1]; ½ has a fixed point")
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    good = checks.converted("accepted", accepted)
-    if good.dtype != np.bool_:
-        raise TypeError(f"accepted: got dtype {good.dtype}, expected bool; threshold the scores first")
-    checks.same_shape("accepted", good, raw.shape)
-    plus, minus = good & keep, ~good & keep
-    weight = (1 - alpha) * minus / _size(minus) - alpha * plus / _size(plus)
-    x = checks.finite_log_weights("logp", raw, keep)
-    return x, checks.log_weights("logp_ref", logp_ref, keep, raw.shape), weight, keep, beta
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are −inf in logp_ref, 0 in logp.
+
+
+def _pmpo_loss(logp: Floats, logp_ref: Floats, accepted: Bools, alpha: float, beta: float, mask: Bools) -> Floats:
+    p_ref = simplex._softmax(logp_ref, mask)
+    # KL(p_ref‖p) is cross-entropy less the entropy of p_ref; in logarithms, so that a tiny p does not become 0.
+    gap = tpo._tpo_loss(np.where(mask, logp, -np.inf), p_ref, mask) - simplex._entropy(p_ref)
+    return np.asarray((_weight(accepted, alpha, mask) * logp).sum(-1) + beta * gap)
+
+
+def _pmpo_grad(logp: Floats, logp_ref: Floats, accepted: Bools, alpha: float, beta: float, mask: Bools) -> Floats:
+    p, p_ref = simplex._softmax(np.where(mask, logp, -np.inf), mask), simplex._softmax(logp_ref, mask)
+    return _weight(accepted, alpha, mask) + beta * (p - p_ref)
+
+
+def _weight(accepted: Bools, alpha: float, mask: Bools) -> Floats:
+    plus, minus = accepted & mask, ~accepted & mask
+    return np.asarray((1 - alpha) * minus / _size(minus) - alpha * plus / _size(plus))
 
 
 def _size(members: Bools) -> Floats:

@@ -31,9 +31,7 @@ def ppo_loss(logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, epsilo
     -0.5
     """
     epsilon = checks.non_negative("epsilon", epsilon)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return np.asarray(-clipped_objective(x, a, epsilon, epsilon).sum(-1))
+    return _ppo_loss(*checks.rollout(logp, logp_old, advantages), epsilon)
 
 
 def ppo_grad(logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, epsilon: float = 0.2) -> Floats:
@@ -49,9 +47,7 @@ def ppo_grad(logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike, epsilo
     [0.0, 0.5]
     """
     epsilon = checks.non_negative("epsilon", epsilon)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, shape=x.shape)
-    return 0.0 - clipped_objective_grad(x, a, epsilon, epsilon)
+    return _ppo_grad(*checks.rollout(logp, logp_old, advantages), epsilon)
 
 
 def log_ratio(logp: ArrayLike, logp_old: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -68,10 +64,8 @@ def log_ratio(logp: ArrayLike, logp_old: ArrayLike, mask: ArrayLike | None = Non
     >>> log_ratio([-1.0, -2.0], [-1.5, -2.0]).tolist()
     [0.5, 0.0]
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    new = checks.finite_log_weights("logp", raw, keep)
-    return np.asarray(new - checks.finite_log_weights("logp_old", logp_old, keep, raw.shape))
+    new, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    return np.asarray(new - checks.finite_log_weights("logp_old", logp_old, keep))
 
 
 def inside_clip(x: Floats, advantages: Floats, epsilon_low: float, epsilon_high: float) -> Bools:
@@ -126,3 +120,15 @@ def clipped_objective_grad(x: Floats, advantages: Floats, epsilon_low: float, ep
     inside = inside_clip(x, advantages, epsilon_low, epsilon_high)
     with np.errstate(over="ignore"):
         return np.asarray(np.where(inside, np.exp(np.where(inside, x, 0.0)) * advantages, 0.0))
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _ppo_loss(logp: Floats, logp_old: Floats, advantages: Floats, epsilon: float) -> Floats:
+    return np.asarray(-clipped_objective(logp - logp_old, advantages, epsilon, epsilon).sum(-1))
+
+
+def _ppo_grad(logp: Floats, logp_old: Floats, advantages: Floats, epsilon: float) -> Floats:
+    return 0.0 - clipped_objective_grad(logp - logp_old, advantages, epsilon, epsilon)

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tpo_ref import checks
-from tpo_ref.checks import Floats
-from tpo_ref.ppo import log_ratio
+from tpo_ref.checks import Bools, Floats
 
 
 def rebel_loss(
@@ -27,8 +26,10 @@ def rebel_loss(
     >>> float(rebel_loss([-1.0, -2.0], [-1.0, -2.0], [1.0, 0.0]))
     0.25
     """
-    off, count = _residual(logp, logp_old, scores, eta_r, mask)
-    return np.asarray((off**2 / count).sum(-1))
+    eta_r = checks.divisor("eta_r", eta_r)
+    new, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    old, s = checks.finite_log_weights("logp_old", logp_old, keep), checks.finite("scores", scores, keep)
+    return _rebel_loss(new, old, s, eta_r, keep)
 
 
 def rebel_grad(
@@ -45,17 +46,28 @@ def rebel_grad(
     >>> rebel_grad([-1.0, -2.0], [-1.0, -2.0], [1.0, 0.0]).tolist()
     [-0.5, 0.5]
     """
+    eta_r = checks.divisor("eta_r", eta_r)
+    new, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    old, s = checks.finite_log_weights("logp_old", logp_old, keep), checks.finite("scores", scores, keep)
+    return _rebel_grad(new, old, s, eta_r, keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _rebel_loss(logp: Floats, logp_old: Floats, scores: Floats, eta_r: float, mask: Bools) -> Floats:
+    off, count = _residual(logp, logp_old, scores, eta_r, mask)
+    return np.asarray((off**2 / count).sum(-1))
+
+
+def _rebel_grad(logp: Floats, logp_old: Floats, scores: Floats, eta_r: float, mask: Bools) -> Floats:
     off, count = _residual(logp, logp_old, scores, eta_r, mask)
     return 2 * off / (count * eta_r)
 
 
-def _residual(
-    logp: ArrayLike, logp_old: ArrayLike, scores: ArrayLike, eta_r: float, mask: ArrayLike | None
-) -> tuple[Floats, Floats]:
+def _residual(logp: Floats, logp_old: Floats, scores: Floats, eta_r: float, mask: Bools) -> tuple[Floats, Floats]:
     """a − ā, 0 at a masked candidate; the number of candidates in each group, at least 1."""
-    eta_r = checks.divisor("eta_r", eta_r)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    a = log_ratio(raw, logp_old, keep) / eta_r - checks.finite("scores", scores, keep, raw.shape)
-    count = np.maximum(keep.sum(-1, keepdims=True), 1)
-    return np.where(keep, a - a.sum(-1, keepdims=True) / count, 0.0), count.astype(np.float64)
+    a = (logp - logp_old) / eta_r - scores
+    count = np.maximum(mask.sum(-1, keepdims=True), 1)
+    return np.where(mask, a - a.sum(-1, keepdims=True) / count, 0.0), count.astype(np.float64)

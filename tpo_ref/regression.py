@@ -32,9 +32,9 @@ def awr_loss(
     >>> float(awr_loss([-1.0, -2.0], [0.0, 100.0]))
     41.0
     """
-    w, keep = _awr_weights(advantages, beta, w_max, mask)
-    x = checks.finite_log_weights("logp", logp, keep, w.shape)
-    return np.asarray(-(w * x).sum(-1))
+    beta, w_max = checks.positive("beta", beta), checks.positive("w_max", w_max)
+    a, keep = checks.group("advantages", advantages, mask, checks.finite)
+    return _awr_loss(checks.finite_log_weights("logp", logp, keep), a, beta, w_max, keep)
 
 
 def awr_grad(
@@ -51,9 +51,9 @@ def awr_grad(
     >>> awr_grad([-1.0, -2.0], [0.0, 100.0]).tolist()
     [-1.0, -20.0]
     """
-    w, keep = _awr_weights(advantages, beta, w_max, mask)
-    checks.finite_log_weights("logp", logp, keep, w.shape)
-    return 0.0 - w
+    beta, w_max = checks.positive("beta", beta), checks.positive("w_max", w_max)
+    a, keep = checks.group("advantages", advantages, mask, checks.finite)
+    return _awr_grad(checks.finite_log_weights("logp", logp, keep), a, beta, w_max, keep)
 
 
 def mpo_temperature(
@@ -75,15 +75,9 @@ def mpo_temperature(
     1.0599
     """
     epsilon = checks.divisor("epsilon", epsilon)
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw, keep)
-    logs = _log_prior(logp_old, keep)
-    eta = np.ones(raw.shape[:-1])
-    for group in np.ndindex(eta.shape):
-        support = np.isfinite(logs[group])
-        eta[group] = _temperature(s[group][support], logs[group][support], epsilon)
-    return eta
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
+    return _mpo_temperature(s, epsilon, old, keep)
 
 
 def mpo_weights(
@@ -102,22 +96,13 @@ def mpo_weights(
     >>> mpo_weights([1.0, -1.0], 1.0).round(4).tolist()
     [0.8808, 0.1192]
     """
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw, keep)
-    # The axis makes an array of a single number, and is taken away again.
-    eta = checks.float64(checks.array("temperature", np.expand_dims(checks.converted("temperature", temperature), -1)))[
-        ..., 0
-    ]
-    checks.same_shape("temperature", eta, raw.shape[:-1])
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    eta = checks.figures("temperature", temperature)
+    checks.same_shape("temperature", eta, s.shape[:-1])
     if not (np.isfinite(eta) & (eta > 0)).all():
         raise ValueError(f"temperature: got {eta.min():g}, expected finite and above 0; use mpo_temperature")
-    logs = _log_prior(logp_old, keep)
-    support = np.isfinite(logs)
-    best = np.where(support, s, -np.inf).max(-1, keepdims=True)
-    # Scores enter relative to the best: near the temperature's floor they would drown log p_old in rounding.
-    tilt = np.where(support, s - np.where(np.isfinite(best), best, 0.0), 0.0) / eta[..., None]
-    return simplex.softmax(logs + tilt, keep)
+    old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
+    return _mpo_weights(s, eta, old, keep)
 
 
 def mpo_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -135,9 +120,8 @@ def mpo_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Fl
     >>> float(mpo_loss([-1.0, -2.0], [0.5, 0.5]))
     1.5
     """
-    raw = checks.array("logp", logp)
-    w = checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape)
-    return np.asarray(-(w * checks.finite_log_weights("logp", raw, w > 0)).sum(-1))
+    shares, keep = checks.group("w", w, mask, checks.distribution)
+    return _mpo_loss(checks.finite_log_weights("logp", logp, shares > 0), shares, keep)
 
 
 def mpo_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -152,28 +136,56 @@ def mpo_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Fl
     >>> mpo_grad([-1.0, -2.0], [0.75, 0.25]).tolist()
     [-0.75, -0.25]
     """
-    raw = checks.array("logp", logp)
-    w = checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape)
-    checks.finite_log_weights("logp", raw, w > 0)
+    shares, keep = checks.group("w", w, mask, checks.distribution)
+    return _mpo_grad(checks.finite_log_weights("logp", logp, shares > 0), shares, keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _awr_loss(logp: Floats, advantages: Floats, beta: float, w_max: float, mask: Bools) -> Floats:
+    return np.asarray(-(_awr_weights(advantages, beta, w_max, mask) * logp).sum(-1))
+
+
+def _awr_grad(logp: Floats, advantages: Floats, beta: float, w_max: float, mask: Bools) -> Floats:
+    return 0.0 - _awr_weights(advantages, beta, w_max, mask)
+
+
+def _awr_weights(advantages: Floats, beta: float, w_max: float, mask: Bools) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.where(mask, np.minimum(np.exp(advantages / beta), w_max), 0.0)
+
+
+def _mpo_temperature(scores: Floats, epsilon: float, logp_old: Floats | None, mask: Bools) -> Floats:
+    logs = _log_prior(logp_old, mask)
+    eta = np.ones(scores.shape[:-1])
+    for group in np.ndindex(eta.shape):
+        support = np.isfinite(logs[group])
+        eta[group] = _temperature(scores[group][support], logs[group][support], epsilon)
+    return eta
+
+
+def _mpo_weights(scores: Floats, temperature: Floats, logp_old: Floats | None, mask: Bools) -> Floats:
+    logs = _log_prior(logp_old, mask)
+    support = np.isfinite(logs)
+    best = np.where(support, scores, -np.inf).max(-1, keepdims=True)
+    # Scores enter relative to the best: near the temperature's floor they would drown log p_old in rounding.
+    tilt = np.where(support, scores - np.where(np.isfinite(best), best, 0.0), 0.0) / temperature[..., None]
+    return simplex._softmax(logs + tilt, mask)
+
+
+def _mpo_loss(logp: Floats, w: Floats, mask: Bools) -> Floats:
+    return np.asarray(-(w * logp).sum(-1))
+
+
+def _mpo_grad(logp: Floats, w: Floats, mask: Bools) -> Floats:
     return 0.0 - w
 
 
-def _awr_weights(advantages: ArrayLike, beta: float, w_max: float, mask: ArrayLike | None) -> tuple[Floats, Bools]:
-    beta, w_max = checks.positive("beta", beta), checks.positive("w_max", w_max)
-    raw = checks.array("advantages", advantages)
-    keep = checks.mask_for(mask, raw.shape)
-    with np.errstate(over="ignore"):
-        w = np.minimum(np.exp(checks.finite("advantages", raw, keep) / beta), w_max)
-    return np.where(keep, w, 0.0), keep
-
-
-def _log_prior(logp_old: ArrayLike | None, keep: Bools) -> Floats:
+def _log_prior(logp_old: Floats | None, mask: Bools) -> Floats:
     """log p_old, uniform over the unmasked when None; −inf outside the support."""
-    if logp_old is None:
-        return simplex.log_softmax(np.zeros(keep.shape), keep)
-    raw = checks.array("logp_old", logp_old)
-    checks.same_shape("logp_old", raw, keep.shape)
-    return simplex.log_softmax(raw, keep, name="logp_old")
+    return simplex._log_softmax(np.where(mask, 0.0, -np.inf) if logp_old is None else logp_old, mask)
 
 
 def _temperature(s: Floats, logs: Floats, epsilon: float) -> float:

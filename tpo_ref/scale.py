@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from tpo_ref import checks
-from tpo_ref.advantages import centred, maxrl
-from tpo_ref.checks import Floats
-from tpo_ref.standardize import standardize
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref import advantages, checks, standardize
+from tpo_ref.checks import Bools, Floats
 
 SCALES = ("group_std", "none", "group_mean", "batch_std")
 # Those that divide by a standard deviation, to which the scorer's noise can be added.
@@ -48,18 +48,9 @@ def scale_scores(
         raise ValueError(f"tau: got {tau:g}, expected 0 under scale {scale!r}, which divides by no deviation")
     if deviation is not None and scale != "batch_std":
         raise ValueError(f"deviation: got one, expected none under scale {scale!r}; it belongs to 'batch_std'")
-    if scale == "group_std":
-        return standardize(scores, mask, tau)
-    if scale == "none":
-        return centred(scores, mask)
-    if scale == "group_mean":
-        return maxrl(scores, mask)
-    a = centred(scores, mask)
-    sigma = batch_deviation(scores, mask) if deviation is None else checks.finite("deviation", deviation)
-    if (sigma < 0).any():
-        raise ValueError(f"deviation: got {sigma.min():g}, expected a standard deviation, 0 or more")
-    width = np.hypot(sigma, tau)
-    return a / np.where(width > 0, width, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
+    sigma = None if deviation is None else checks.deviations("deviation", deviation)
+    return _scale_scores(s, scale, keep, tau, sigma)
 
 
 def batch_deviation(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -74,13 +65,33 @@ def batch_deviation(scores: ArrayLike, mask: ArrayLike | None = None) -> Floats:
     >>> batch_deviation([[2.0, 0.0], [2.0, 0.0]]).tolist()
     [1.0]
     """
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw, keep)
-    count = np.maximum(keep.sum(), 1)
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    return _batch_deviation(s, keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Scores come in a dtype of their own, which says what is rounding; the masked ones are 0.
+
+
+def _scale_scores(
+    scores: NDArray[Any], scale: str, mask: Bools, tau: float = 0.0, deviation: Floats | None = None
+) -> Floats:
+    if scale == "group_std":
+        return standardize._standardize(scores, mask, tau)
+    if scale == "none":
+        return advantages._centred(scores, mask)
+    if scale == "group_mean":
+        return advantages._maxrl(scores, mask)
+    sigma = _batch_deviation(np.asarray(scores, dtype=np.float64), mask) if deviation is None else deviation
+    width = np.hypot(sigma, tau)
+    return advantages._centred(scores, mask) / np.where(width > 0, width, 1.0)
+
+
+def _batch_deviation(scores: Floats, mask: Bools) -> Floats:
+    count = np.maximum(mask.sum(), 1)
     # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
-    largest = np.abs(s).max(initial=0.0)
+    largest = np.abs(scores).max(initial=0.0)
     unit = largest if largest > 0 else 1.0
-    s = s / unit
-    away = np.where(keep, s - s.sum() / count, 0.0)
+    s = scores / unit
+    away = np.where(mask, s - s.sum() / count, 0.0)
     return np.asarray(unit * np.sqrt((away**2).sum(keepdims=True).reshape(1) / count))

@@ -24,11 +24,8 @@ def log_softmax(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str =
     >>> log_softmax([0.0, 0.0]).round(4).tolist()
     [-0.6931, -0.6931]
     """
-    raw = checks.array(name, logits)
-    keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights(name, raw, keep)
-    inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
-    return np.where(keep, special.log_softmax(inhabited, axis=-1), -np.inf)
+    x, keep = checks.group(name, logits, mask)
+    return _log_softmax(x, keep)
 
 
 def softmax(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "logits") -> Floats:
@@ -45,11 +42,8 @@ def softmax(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "lo
     >>> softmax([0.0, 0.0, 5.0], mask=[True, True, False]).tolist()
     [0.5, 0.5, 0.0]
     """
-    raw = checks.array(name, logits)
-    keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights(name, raw, keep)
-    inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
-    return np.where(keep, special.softmax(inhabited, axis=-1), 0.0)
+    x, keep = checks.group(name, logits, mask)
+    return _softmax(x, keep)
 
 
 def logsumexp(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "logits") -> Floats:
@@ -66,11 +60,8 @@ def logsumexp(logits: ArrayLike, mask: ArrayLike | None = None, *, name: str = "
     >>> float(logsumexp([0.0, 0.0]).round(4))
     0.6931
     """
-    raw = checks.array(name, logits)
-    keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights(name, raw, keep)
-    inhabited = np.where(keep.any(-1, keepdims=True), x, 0.0)
-    return np.where(keep.any(-1), special.logsumexp(inhabited, axis=-1), -np.inf)
+    x, keep = checks.group(name, logits, mask)
+    return _logsumexp(x, keep)
 
 
 def kl(p: ArrayLike, q: ArrayLike) -> Floats:
@@ -87,13 +78,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> Floats:
     >>> float(kl([1.0, 0.0], [0.5, 0.5]).round(4))
     0.6931
     """
-    p, q = _pair(p, q)
-    inside = p > 0
-    with np.errstate(divide="ignore"):
-        # A difference of logs, since p/q overflows where q is subnormal.
-        gap = np.log(np.where(inside, p, 1.0)) - np.log(np.where(inside, q, 1.0))
-    # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
-    return np.asarray(np.maximum(np.where(inside, p, 0.0) * gap - p + q, 0.0).sum(-1))
+    a = checks.masses("p", p)
+    return _kl(a, checks.masses("q", q, shape=a.shape))
 
 
 def entropy(p: ArrayLike) -> Floats:
@@ -109,8 +95,7 @@ def entropy(p: ArrayLike) -> Floats:
     >>> float(entropy([0.5, 0.5]).round(4))
     0.6931
     """
-    p, _ = _pair(p, p)
-    return np.asarray(special.entr(p).sum(-1))
+    return _entropy(checks.masses("p", p))
 
 
 def tv(p: ArrayLike, q: ArrayLike) -> Floats:
@@ -126,8 +111,8 @@ def tv(p: ArrayLike, q: ArrayLike) -> Floats:
     >>> float(tv([1.0, 0.0], [0.0, 1.0]))
     1.0
     """
-    p, q = _pair(p, q)
-    return np.asarray(np.abs(p - q).sum(-1) / 2)
+    a = checks.masses("p", p)
+    return _tv(a, checks.masses("q", q, shape=a.shape))
 
 
 def effective_sample_size(p: ArrayLike) -> Floats:
@@ -143,17 +128,61 @@ def effective_sample_size(p: ArrayLike) -> Floats:
     >>> float(effective_sample_size([0.5, 0.5, 0.0]))
     2.0
     """
-    p, _ = _pair(p, p)
+    return _effective_sample_size(checks.masses("p", p))
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _log_softmax(logits: Floats, mask: Bools | None = None) -> Floats:
+    if mask is None:
+        return np.asarray(special.log_softmax(logits, axis=-1))
+    return np.where(mask, special.log_softmax(_inhabited(logits, mask), axis=-1), -np.inf)
+
+
+def _softmax(logits: Floats, mask: Bools | None = None) -> Floats:
+    if mask is None:
+        return np.asarray(special.softmax(logits, axis=-1))
+    return np.where(mask, special.softmax(_inhabited(logits, mask), axis=-1), 0.0)
+
+
+def _logsumexp(logits: Floats, mask: Bools) -> Floats:
+    return np.where(mask.any(-1), special.logsumexp(_inhabited(logits, mask), axis=-1), -np.inf)
+
+
+def _kl(p: Floats, q: Floats) -> Floats:
+    inside = p > 0
+    with np.errstate(divide="ignore"):
+        # A difference of logs, since p/q overflows where q is subnormal.
+        gap = np.log(np.where(inside, p, 1.0)) - np.log(np.where(inside, q, 1.0))
+    return _sum_of_terms(p, q, gap)
+
+
+def _kl_of_logs(log_p: Floats, log_q: Floats) -> Floats:
+    # For a q that underflows, as the old policy does under a wide anchor.
+    p, q = np.exp(log_p), np.exp(log_q)
+    return _sum_of_terms(p, q, np.where(p > 0, log_p, 0.0) - np.where(p > 0, log_q, 0.0))
+
+
+def _sum_of_terms(p: Floats, q: Floats, gap: Floats) -> Floats:
+    # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
+    return np.asarray(np.maximum(p * gap - p + q, 0.0).sum(-1))
+
+
+def _entropy(p: Floats) -> Floats:
+    return np.asarray(special.entr(p).sum(-1))
+
+
+def _tv(p: Floats, q: Floats) -> Floats:
+    return np.asarray(np.abs(p - q).sum(-1) / 2)
+
+
+def _effective_sample_size(p: Floats) -> Floats:
     squares = (p * p).sum(-1)
     return np.asarray(np.divide(1.0, squares, out=np.zeros_like(squares), where=squares > 0))
 
 
-def _pair(p: ArrayLike, q: ArrayLike) -> tuple[Floats, Floats]:
-    a = checks.array("p", p)
-    everywhere: Bools = np.ones(a.shape, dtype=np.bool_)
-    a = checks.finite("p", a)
-    b = checks.finite("q", q, everywhere, a.shape)
-    for name, x in (("p", a), ("q", b)):
-        if (x < 0).any():
-            raise ValueError(f"{name}: got the negative entry {x.min():g}, expected a distribution over the group")
-    return a, b
+def _inhabited(logits: Floats, mask: Bools) -> Floats:
+    # A group without candidates has no distribution; any finite logits keep its arithmetic quiet.
+    return np.where(mask.any(-1, keepdims=True), logits, 0.0)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from tpo_ref import checks
-from tpo_ref.checks import Floats
+from tpo_ref.checks import Bools, Floats
 
 # A log-softmax that returns 0 has rounded: 1 − p is read as half a unit in the last place of 1 (deviation D7).
 LEAST_REST = float(np.finfo(np.float64).eps) / 2
@@ -34,13 +34,8 @@ def tpo_single_target(
     [1.0, -2.0]
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw.shape)
-    x = _below_one(checks.log_probabilities("logp_old", raw, keep))
-    with np.errstate(over="ignore"):
-        tilt = checks.finite("advantages", advantages, keep, raw.shape) / eta
-    most = np.finfo(np.float64).max
-    return np.where(keep, np.clip(x - _log1mexp(x) + tilt, -most, most), 0.0)
+    x, keep = checks.group("logp_old", logp_old, mask, checks.log_probabilities)
+    return _tpo_single_target(x, checks.finite("advantages", advantages, keep), eta, keep)
 
 
 def tpo_single_loss(logp: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -58,11 +53,8 @@ def tpo_single_loss(logp: ArrayLike, target: ArrayLike, mask: ArrayLike | None =
     >>> tpo_single_loss(np.log([0.5, 0.25]), [0.0, 0.0]).round(4).tolist()
     [0.6931, 0.837]
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    x = _below_one(checks.log_probabilities("logp", raw, keep))
-    t = checks.finite("target", target, keep, raw.shape)
-    return np.where(keep, -(special.expit(t) * x + special.expit(-t) * _log1mexp(x)), 0.0)
+    x, keep = checks.group("logp", logp, mask, checks.log_probabilities)
+    return _tpo_single_loss(x, checks.finite("target", target, keep), keep)
 
 
 def tpo_single_grad(logp: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -78,15 +70,34 @@ def tpo_single_grad(logp: ArrayLike, target: ArrayLike, mask: ArrayLike | None =
     >>> tpo_single_grad(np.log([0.5, 0.25]), [np.log(3), np.log(3)]).round(4).tolist()
     [-0.5, -0.6667]
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    x = _below_one(checks.log_probabilities("logp", raw, keep))
-    t = checks.finite("target", target, keep, raw.shape)
+    x, keep = checks.group("logp", logp, mask, checks.log_probabilities)
+    return _tpo_single_grad(x, checks.finite("target", target, keep), keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _tpo_single_target(logp_old: Floats, advantages: Floats, eta: float, mask: Bools) -> Floats:
+    x = _below_one(logp_old)
+    with np.errstate(over="ignore"):
+        tilt = advantages / eta
+    most = np.finfo(np.float64).max
+    return np.where(mask, np.clip(x - _log1mexp(x) + tilt, -most, most), 0.0)
+
+
+def _tpo_single_loss(logp: Floats, target: Floats, mask: Bools) -> Floats:
+    x = _below_one(logp)
+    return np.where(mask, -(special.expit(target) * x + special.expit(-target) * _log1mexp(x)), 0.0)
+
+
+def _tpo_single_grad(logp: Floats, target: Floats, mask: Bools) -> Floats:
+    x = _below_one(logp)
     log_odds = x - _log1mexp(x)
     # q(e^gap − 1), and above the target the same with e^gap taken out: no difference of almost equal numbers.
-    gap = log_odds - t
-    size = np.where(gap < 0, special.expit(t), special.expit(-t) * np.exp(log_odds))
-    return np.where(keep, np.sign(gap) * size * -np.expm1(-np.abs(gap)), 0.0)
+    gap = log_odds - target
+    size = np.where(gap < 0, special.expit(target), special.expit(-target) * np.exp(log_odds))
+    return np.where(mask, np.sign(gap) * size * -np.expm1(-np.abs(gap)), 0.0)
 
 
 def _below_one(logp: Floats) -> Floats:

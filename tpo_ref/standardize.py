@@ -39,18 +39,25 @@ def standardize(
     """
     checks.choice("compat", compat, COMPAT)
     tau = checks.non_negative("tau", tau)
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw.shape)
-    s = checks.finite("scores", raw if raw.dtype.kind == "f" else _above_lowest(raw, keep), keep)
-    count = np.maximum(keep.sum(-1, keepdims=True), 1)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _standardize(s, keep, tau, compat)
+
+
+# The scores come in a dtype of their own, which says what is rounding.
+
+
+def _standardize(scores: NDArray[Any], mask: Bools, tau: float = 0.0, compat: str | None = None) -> Floats:
+    s = scores if scores.dtype.kind == "f" else np.where(mask, _above_lowest(scores, mask), 0)
+    s = np.asarray(s, dtype=np.float64)
+    count = np.maximum(mask.sum(-1, keepdims=True), 1)
     # Scores are first divided by their largest magnitude, so that squares neither overflow nor vanish.
     largest = np.abs(s).max(-1, keepdims=True)
     scale = np.where(largest > 0, largest, 1.0)
     s = s / scale
-    centred = np.where(keep, s - s.sum(-1, keepdims=True) / count, 0.0)
+    centred = np.where(mask, s - s.sum(-1, keepdims=True) / count, 0.0)
     sigma = np.sqrt((centred**2).sum(-1, keepdims=True) / count)
-    spread = np.where(keep, s, -np.inf).max(-1, keepdims=True) - np.where(keep, s, np.inf).min(-1, keepdims=True)
-    constant = spread <= CONSTANT_ULPS * _resolution(raw)
+    spread = np.where(mask, s, -np.inf).max(-1, keepdims=True) - np.where(mask, s, np.inf).min(-1, keepdims=True)
+    constant = spread <= CONSTANT_ULPS * _resolution(scores)
     with np.errstate(over="ignore"):
         width = np.where(constant, 1.0, np.hypot(sigma, tau / scale))
     u = np.where(constant, 0.0, centred / width)
@@ -59,15 +66,15 @@ def standardize(
     return u
 
 
-def _above_lowest(raw: NDArray[Any], keep: Bools) -> NDArray[Any]:
+def _above_lowest(scores: NDArray[Any], mask: Bools) -> NDArray[Any]:
     # Standardised scores ignore a shift, and float64 cannot tell 2⁵³ from 2⁵³ + 1: shift while still exact.
     # The difference of two 64-bit integers, read as unsigned, is exact however wide.
-    whole = raw if raw.dtype.kind == "u" else raw.astype(np.int64)
-    lowest = np.where(keep, whole, np.iinfo(whole.dtype).max).min(-1, keepdims=True)
+    whole = scores if scores.dtype.kind == "u" else scores.astype(np.int64)
+    lowest = np.where(mask, whole, np.iinfo(whole.dtype).max).min(-1, keepdims=True)
     return np.asarray((whole - lowest).astype(np.uint64))
 
 
-def _resolution(raw: NDArray[Any]) -> float:
+def _resolution(scores: NDArray[Any]) -> float:
     # Half precision is judged as float32, in which the mirror computes it; identical scores stay identical there.
-    floating = raw.dtype.kind == "f"
-    return float(np.finfo(np.promote_types(raw.dtype, np.float32) if floating else np.float64).eps)
+    floating = scores.dtype.kind == "f"
+    return float(np.finfo(np.promote_types(scores.dtype, np.float32) if floating else np.float64).eps)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from tpo_ref import checks, simplex
-from tpo_ref.checks import Floats
-from tpo_ref.standardize import standardize
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tpo_ref import checks, simplex, standardize
+from tpo_ref.checks import Bools, Floats
 
 
 def tpo_target(logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None) -> Floats:
@@ -25,15 +26,8 @@ def tpo_target(logp_old: ArrayLike, u: ArrayLike, eta: float = 1.0, mask: ArrayL
     [0.8808, 0.1192]
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw.shape)
-    x = checks.log_weights("logp_old", raw, keep)
-    u = np.where(x > -np.inf, checks.finite("u", u, keep, raw.shape), -np.inf)
-    with np.errstate(over="ignore"):
-        tilt = _from_top(u) / eta
-    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
-    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
-    return simplex.softmax(_from_top(x) + tilt, keep)
+    x, keep = checks.group("logp_old", logp_old, mask)
+    return _tpo_target(x, checks.finite("u", u, keep), eta, keep)
 
 
 def tpo_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -50,13 +44,8 @@ def tpo_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Fl
     >>> float(tpo_loss([0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    q = checks.distribution("q", q, keep, raw.shape)
-    logs = simplex.log_softmax(raw, keep, name="logp")
-    with np.errstate(invalid="ignore"):
-        terms = q * logs
-    return np.asarray(-np.where(q > 0, terms, 0.0).sum(-1))
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_loss(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -71,9 +60,8 @@ def tpo_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Fl
     >>> tpo_grad([0.0, 0.0], [0.75, 0.25]).tolist()
     [-0.25, 0.25]
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    return simplex.softmax(raw, keep, name="logp") - checks.distribution("q", q, keep, raw.shape)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_grad(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_objective(
@@ -93,13 +81,8 @@ def tpo_objective(
     0.3069
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw.shape)
-    r = checks.distribution("r", r, keep, raw.shape)
-    u = checks.finite("u", u, keep, raw.shape)
-    # From log p_old, since p_old itself underflows under a wide anchor.
-    gap = np.log(np.where(r > 0, r, 1.0)) - np.where(r > 0, simplex.log_softmax(raw, keep, name="logp_old"), 0.0)
-    return np.asarray((r * (u - eta * gap)).sum(-1))
+    x, keep = checks.group("logp_old", logp_old, mask)
+    return _tpo_objective(checks.distribution("r", r, keep), x, checks.finite("u", u, keep), eta, keep)
 
 
 def tpo_coefficients(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -114,8 +97,8 @@ def tpo_coefficients(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = Non
     >>> tpo_coefficients([0.0, 0.0], [0.75, 0.25]).tolist()
     [0.25, -0.25]
     """
-    # Subtracting from 0 rather than negating keeps −0 out.
-    return 0.0 - tpo_grad(logp, q, mask)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_coefficients(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_surrogate_loss(logp: ArrayLike, coefficients: ArrayLike) -> Floats:
@@ -133,8 +116,7 @@ def tpo_surrogate_loss(logp: ArrayLike, coefficients: ArrayLike) -> Floats:
     -0.25
     """
     c = checks.finite("coefficients", coefficients)
-    x = checks.finite_log_weights("logp", logp, c != 0, c.shape)
-    return np.asarray(-(c * x).sum(-1))
+    return _tpo_surrogate_loss(checks.finite_log_weights("logp", logp, c != 0), c)
 
 
 def tpo_surrogate_grad(logp: ArrayLike, coefficients: ArrayLike) -> Floats:
@@ -150,8 +132,7 @@ def tpo_surrogate_grad(logp: ArrayLike, coefficients: ArrayLike) -> Floats:
     [-0.25, 0.25]
     """
     c = checks.finite("coefficients", coefficients)
-    checks.finite_log_weights("logp", logp, c != 0, c.shape)
-    return -c
+    return _tpo_surrogate_grad(checks.finite_log_weights("logp", logp, c != 0), c)
 
 
 def tpo(
@@ -176,8 +157,11 @@ def tpo(
     >>> float(tpo([0.0, 0.0], [0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
-    q = tpo_target(logp_old, standardize(scores, mask, tau, compat), eta, mask)
-    return tpo_loss(logp, q, mask)
+    checks.choice("compat", compat, standardize.COMPAT)
+    eta, tau = checks.positive("eta", eta), checks.non_negative("tau", tau)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    old = checks.log_weights("logp_old", logp_old, keep)
+    return _tpo(checks.log_weights("logp", logp, keep), old, s, eta, keep, tau, compat)
 
 
 def tpo_weights(u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None) -> Floats:
@@ -194,9 +178,9 @@ def tpo_weights(u: ArrayLike, eta: float = 1.0, mask: ArrayLike | None = None) -
     >>> tpo_weights([1.0, -1.0]).round(4).tolist()
     [0.8808, 0.1192]
     """
-    raw = checks.array("u", u)
-    keep = checks.mask_for(mask, raw.shape)
-    return tpo_target(np.zeros(raw.shape), u, eta, keep)
+    eta = checks.positive("eta", eta)
+    tilt, keep = checks.group("u", u, mask, checks.finite)
+    return _tpo_weights(tilt, eta, keep)
 
 
 def tpo_ratio_loss(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -213,8 +197,9 @@ def tpo_ratio_loss(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: Arr
     >>> float(tpo_ratio_loss([-1.0, -2.0], [-1.0, -2.0], [0.75, 0.25]).round(4))
     0.6931
     """
-    shift = _log_ratio(logp, logp_old, mask)
-    return tpo_loss(shift, checks.distribution("w", w, checks.mask_for(mask, shift.shape), shift.shape), mask)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    return _tpo_ratio_loss(x, old, checks.distribution("w", w, keep), keep)
 
 
 def tpo_ratio_grad(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -229,17 +214,75 @@ def tpo_ratio_grad(logp: ArrayLike, logp_old: ArrayLike, w: ArrayLike, mask: Arr
     >>> tpo_ratio_grad([-1.0, -2.0], [-1.0, -2.0], [0.75, 0.25]).tolist()
     [-0.25, 0.25]
     """
-    shift = _log_ratio(logp, logp_old, mask)
-    return tpo_grad(shift, checks.distribution("w", w, checks.mask_for(mask, shift.shape), shift.shape), mask)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    return _tpo_ratio_grad(x, old, checks.distribution("w", w, keep), keep)
+
+
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _tpo_target(logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
+    return simplex._softmax(_tilted(logp_old, u, eta), mask)
+
+
+def _tpo_loss(logp: Floats, q: Floats, mask: Bools) -> Floats:
+    with np.errstate(invalid="ignore"):
+        terms = q * simplex._log_softmax(logp, mask)
+    return np.asarray(-np.where(q > 0, terms, 0.0).sum(-1))
+
+
+def _tpo_grad(logp: Floats, q: Floats, mask: Bools) -> Floats:
+    return simplex._softmax(logp, mask) - q
+
+
+def _tpo_objective(r: Floats, logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
+    # From log p_old, since p_old itself underflows under a wide anchor.
+    gap = np.log(np.where(r > 0, r, 1.0)) - np.where(r > 0, simplex._log_softmax(logp_old, mask), 0.0)
+    return np.asarray((r * (u - eta * gap)).sum(-1))
+
+
+def _tpo_coefficients(logp: Floats, q: Floats, mask: Bools) -> Floats:
+    # Subtracting from 0 rather than negating keeps −0 out.
+    return 0.0 - _tpo_grad(logp, q, mask)
+
+
+def _tpo_surrogate_loss(logp: Floats, coefficients: Floats) -> Floats:
+    return np.asarray(-(coefficients * logp).sum(-1))
+
+
+def _tpo_surrogate_grad(logp: Floats, coefficients: Floats) -> Floats:
+    return -coefficients
+
+
+def _tpo(
+    logp: Floats, logp_old: Floats, scores: NDArray[Any], eta: float, mask: Bools, tau: float, compat: str | None
+) -> Floats:
+    return _tpo_loss(logp, _tpo_target(logp_old, standardize._standardize(scores, mask, tau, compat), eta, mask), mask)
+
+
+def _tpo_weights(u: Floats, eta: float, mask: Bools) -> Floats:
+    return _tpo_target(np.where(mask, 0.0, -np.inf), u, eta, mask)
+
+
+def _tpo_ratio_loss(logp: Floats, logp_old: Floats, w: Floats, mask: Bools) -> Floats:
+    return _tpo_loss(logp - logp_old, w, mask)
+
+
+def _tpo_ratio_grad(logp: Floats, logp_old: Floats, w: Floats, mask: Bools) -> Floats:
+    return _tpo_grad(logp - logp_old, w, mask)
+
+
+def _tilted(logp_old: Floats, u: Floats, eta: float) -> Floats:
+    """The logits that the target is the softmax of."""
+    with np.errstate(over="ignore"):
+        tilt = _from_top(np.where(logp_old > -np.inf, u, -np.inf)) / eta
+    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
+    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
+    return _from_top(logp_old) + tilt
 
 
 def _from_top(x: Floats) -> Floats:
     top = x.max(-1, keepdims=True)
     return x - np.where(np.isfinite(top), top, 0.0)
-
-
-def _log_ratio(logp: ArrayLike, logp_old: ArrayLike, mask: ArrayLike | None) -> Floats:
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, raw.shape)
-    return np.where(keep, checks.log_weights("logp", raw, keep) - old, 0.0)

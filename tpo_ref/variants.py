@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tpo_ref import checks, simplex
+from tpo_ref import checks, simplex, tpo
 from tpo_ref.checks import Bools, Floats
-from tpo_ref.tpo import tpo_grad, tpo_loss, tpo_target
 
 
 def tpo_no_anchor_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -23,8 +22,8 @@ def tpo_no_anchor_loss(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = N
     >>> float(tpo_no_anchor_loss([0.0, 0.0], [1.0, 0.0]).round(4))
     0.6931
     """
-    raw = checks.array("logp", logp)
-    return tpo_loss(raw, checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape), mask)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_no_anchor_loss(x, checks.distribution("w", w, keep), keep)
 
 
 def tpo_no_anchor_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -39,8 +38,8 @@ def tpo_no_anchor_grad(logp: ArrayLike, w: ArrayLike, mask: ArrayLike | None = N
     >>> tpo_no_anchor_grad([0.0, 0.0], [0.75, 0.25]).tolist()
     [-0.25, 0.25]
     """
-    raw = checks.array("logp", logp)
-    return tpo_grad(raw, checks.distribution("w", w, checks.mask_for(mask, raw.shape), raw.shape), mask)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_no_anchor_grad(x, checks.distribution("w", w, keep), keep)
 
 
 def tpo_tempered_loss(
@@ -64,8 +63,13 @@ def tpo_tempered_loss(
     >>> float(tpo_tempered_loss([0.0, 0.0], [0.0, 0.0], [1.0, -1.0], temperature=4.0).round(4))
     0.6931
     """
-    new, q = _tempered(logp, logp_old, u, eta, temperature, mask)
-    return tpo_loss(new, q, mask)
+    eta, temperature = checks.positive("eta", eta), checks.positive("temperature", temperature)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.log_weights("logp_old", logp_old, keep)
+    for name, logits in (("logp", x), ("logp_old", old)):
+        # Divided by a tiny temperature, they may all be −inf.
+        checks.log_weights(name, logits / temperature, keep)
+    return _tpo_tempered_loss(x, old, checks.finite("u", u, keep), eta, temperature, keep)
 
 
 def tpo_tempered_grad(
@@ -87,8 +91,13 @@ def tpo_tempered_grad(
     >>> tpo_tempered_grad([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], temperature=2.0).tolist()
     [0.0, 0.0]
     """
-    new, q = _tempered(logp, logp_old, u, eta, temperature, mask)
-    return tpo_grad(new, q, mask) / temperature
+    eta, temperature = checks.positive("eta", eta), checks.positive("temperature", temperature)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.log_weights("logp_old", logp_old, keep)
+    for name, logits in (("logp", x), ("logp_old", old)):
+        # Divided by a tiny temperature, they may all be −inf.
+        checks.log_weights(name, logits / temperature, keep)
+    return _tpo_tempered_grad(x, old, checks.finite("u", u, keep), eta, temperature, keep)
 
 
 def tpo_length_normalised_loss(
@@ -111,8 +120,10 @@ def tpo_length_normalised_loss(
     >>> float(tpo_length_normalised_loss([-4.0, -2.0], [-4.0, -2.0], [1.0, -1.0], [2, 1]).round(4))
     0.6931
     """
-    new, old, _, keep = _per_token(logp, logp_old, lengths, mask)
-    return tpo_loss(new, tpo_target(old, u, eta, keep), keep)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old, n = checks.log_weights("logp_old", logp_old, keep), checks.lengths("lengths", lengths, keep)
+    return _tpo_length_normalised_loss(x, old, checks.finite("u", u, keep), n, eta, keep)
 
 
 def tpo_length_normalised_grad(
@@ -134,8 +145,10 @@ def tpo_length_normalised_grad(
     >>> tpo_length_normalised_grad([-4.0, -2.0], [-4.0, -2.0], [0.0, 0.0], [2, 1]).tolist()
     [0.0, 0.0]
     """
-    new, old, n, keep = _per_token(logp, logp_old, lengths, mask)
-    return tpo_grad(new, tpo_target(old, u, eta, keep), keep) / n
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old, n = checks.log_weights("logp_old", logp_old, keep), checks.lengths("lengths", lengths, keep)
+    return _tpo_length_normalised_grad(x, old, checks.finite("u", u, keep), n, eta, keep)
 
 
 def tpo_reverse_kl_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -151,8 +164,8 @@ def tpo_reverse_kl_loss(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = 
     >>> float(tpo_reverse_kl_loss([0.0, 0.0], [0.5, 0.5]))
     0.0
     """
-    p, d = _log_gap(logp, q, mask)
-    return np.asarray((p * d).sum(-1))
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_reverse_kl_loss(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_reverse_kl_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = None) -> Floats:
@@ -167,9 +180,8 @@ def tpo_reverse_kl_grad(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None = 
     >>> tpo_reverse_kl_grad([0.0, 0.0], [0.5, 0.5]).tolist()
     [0.0, 0.0]
     """
-    p, d = _log_gap(logp, q, mask)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)))
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_reverse_kl_grad(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_reverse_loss(
@@ -188,8 +200,12 @@ def tpo_reverse_loss(
     >>> float(tpo_reverse_loss([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).round(4))
     0.4338
     """
-    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
-    return np.asarray((p * d).sum(-1) + normaliser)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    tilt = checks.finite("u", u, keep)
+    checks.finite("u", tilt / eta, keep)
+    return _tpo_reverse_loss(x, old, tilt, eta, keep)
 
 
 def tpo_reverse_grad(
@@ -206,9 +222,12 @@ def tpo_reverse_grad(
     >>> tpo_reverse_grad([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).tolist()
     [-0.5, 0.5]
     """
-    p, d, _ = _log_gap_to_target(logp, logp_old, u, eta, mask)
-    # Plus zero, so that a gradient of nothing is 0 and not −0.
-    return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)) + 0.0)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    tilt = checks.finite("u", u, keep)
+    checks.finite("u", tilt / eta, keep)
+    return _tpo_reverse_grad(x, old, tilt, eta, keep)
 
 
 def tpo_reverse_coefficients(
@@ -225,56 +244,93 @@ def tpo_reverse_coefficients(
     >>> tpo_reverse_coefficients([0.0, 0.0], [0.0, 0.0], [1.0, -1.0]).tolist()
     [0.5, -0.5]
     """
-    return 0.0 - tpo_reverse_grad(logp, logp_old, u, eta, mask)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    tilt = checks.finite("u", u, keep)
+    checks.finite("u", tilt / eta, keep)
+    return _tpo_reverse_coefficients(x, old, tilt, eta, keep)
 
 
-def _tempered(
-    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float, temperature: float, mask: ArrayLike | None
-) -> tuple[Floats, Floats]:
-    temperature = checks.positive("temperature", temperature)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    old = checks.log_weights("logp_old", logp_old, keep, raw.shape)
-    return checks.log_weights("logp", raw, keep) / temperature, tpo_target(old / temperature, u, eta, keep)
+# -- what is computed, of arrays that were checked -----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
 
 
-def _per_token(
-    logp: ArrayLike, logp_old: ArrayLike, lengths: ArrayLike, mask: ArrayLike | None
-) -> tuple[Floats, Floats, Floats, Bools]:
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    n = np.where(keep, checks.finite("lengths", lengths, keep, raw.shape), 1.0)
-    if (n < 1).any():
-        raise ValueError(f"lengths: got {n.min():g}, expected at least 1 token; mask the empty candidate")
-    old = checks.log_weights("logp_old", logp_old, keep, raw.shape)
-    return checks.log_weights("logp", raw, keep) / n, old / n, n, keep
+def _tpo_no_anchor_loss(logp: Floats, w: Floats, mask: Bools) -> Floats:
+    return tpo._tpo_loss(logp, w, mask)
 
 
-def _log_gap(logp: ArrayLike, q: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Floats]:
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    q = checks.distribution("q", q, keep, raw.shape)
-    logs = simplex.log_softmax(raw, keep, name="logp")
-    p = simplex.softmax(raw, keep)
+def _tpo_no_anchor_grad(logp: Floats, w: Floats, mask: Bools) -> Floats:
+    return tpo._tpo_grad(logp, w, mask)
+
+
+def _tpo_tempered_loss(
+    logp: Floats, logp_old: Floats, u: Floats, eta: float, temperature: float, mask: Bools
+) -> Floats:
+    return tpo._tpo_loss(logp / temperature, tpo._tpo_target(logp_old / temperature, u, eta, mask), mask)
+
+
+def _tpo_tempered_grad(
+    logp: Floats, logp_old: Floats, u: Floats, eta: float, temperature: float, mask: Bools
+) -> Floats:
+    return tpo._tpo_grad(logp / temperature, tpo._tpo_target(logp_old / temperature, u, eta, mask), mask) / temperature
+
+
+def _tpo_length_normalised_loss(
+    logp: Floats, logp_old: Floats, u: Floats, lengths: Floats, eta: float, mask: Bools
+) -> Floats:
+    return tpo._tpo_loss(logp / lengths, tpo._tpo_target(logp_old / lengths, u, eta, mask), mask)
+
+
+def _tpo_length_normalised_grad(
+    logp: Floats, logp_old: Floats, u: Floats, lengths: Floats, eta: float, mask: Bools
+) -> Floats:
+    return tpo._tpo_grad(logp / lengths, tpo._tpo_target(logp_old / lengths, u, eta, mask), mask) / lengths
+
+
+def _tpo_reverse_kl_loss(logp: Floats, q: Floats, mask: Bools) -> Floats:
+    p, d = _log_gap(logp, q, mask)
+    return np.asarray((p * d).sum(-1))
+
+
+def _tpo_reverse_kl_grad(logp: Floats, q: Floats, mask: Bools) -> Floats:
+    p, d = _log_gap(logp, q, mask)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)))
+
+
+def _tpo_reverse_loss(logp: Floats, logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
+    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    return np.asarray((p * d).sum(-1) + normaliser)
+
+
+def _tpo_reverse_grad(logp: Floats, logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
+    p, d, _ = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    # Plus zero, so that a gradient of nothing is 0 and not −0.
+    return np.asarray(p * (d - (p * d).sum(-1, keepdims=True)) + 0.0)
+
+
+def _tpo_reverse_coefficients(logp: Floats, logp_old: Floats, u: Floats, eta: float, mask: Bools) -> Floats:
+    return 0.0 - _tpo_reverse_grad(logp, logp_old, u, eta, mask)
+
+
+def _log_gap(logp: Floats, q: Floats, mask: Bools) -> tuple[Floats, Floats]:
+    p = simplex._softmax(logp, mask)
     with np.errstate(divide="ignore", invalid="ignore"):
-        d = logs - np.log(q)
+        d = simplex._log_softmax(logp, mask) - np.log(q)
     # 0·log 0 = 0 where p = 0, whatever q is there.
     return p, np.where(p > 0, d, 0.0)
 
 
 def _log_gap_to_target(
-    logp: ArrayLike, logp_old: ArrayLike, u: ArrayLike, eta: float, mask: ArrayLike | None
+    logp: Floats, logp_old: Floats, u: Floats, eta: float, mask: Bools
 ) -> tuple[Floats, Floats, Floats]:
     """Return p, log p − log p_old − u/η, and by group the log of the sum that q is divided by."""
-    eta = checks.positive("eta", eta)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, raw.shape)
-    tilt = checks.finite("u", u, keep, raw.shape) / eta
-    logs = simplex.log_softmax(raw, keep, name="logp")
-    logs_old = simplex.log_softmax(old, keep, name="logp_old")
+    tilt = u / eta
+    logs = simplex._log_softmax(logp, mask)
+    logs_old = simplex._log_softmax(np.where(mask, logp_old, -np.inf), mask)
     p = np.exp(logs)
-    inside = keep & (p > 0)
+    inside = mask & (p > 0)
     gap = np.where(inside, logs, 0.0) - np.where(inside, logs_old, 0.0) - np.where(inside, tilt, 0.0)
-    normaliser = simplex.logsumexp(np.where(keep, logs_old + tilt, -np.inf), keep)
-    return p, gap, np.where(keep.any(-1), normaliser, 0.0)
+    normaliser = simplex._logsumexp(np.where(mask, logs_old + tilt, -np.inf), mask)
+    return p, gap, np.where(mask.any(-1), normaliser, 0.0)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tpo_torch import checks
-from tpo_torch.standardize import standardize
+from tpo_torch import checks, standardize
 
 
 def centred(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -27,7 +26,8 @@ def centred(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> centred(torch.tensor([1.0, 0.0]))
     tensor([ 0.5000, -0.5000])
     """
-    return _centre(scores, mask)[0]
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _centred(s, keep)
 
 
 def rloo(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,9 +43,8 @@ def rloo(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> rloo(torch.tensor([1.0, 0.0, 0.5]))
     tensor([ 0.7500, -0.7500,  0.0000])
     """
-    a, keep = _centre(scores, mask)
-    count = keep.sum(-1, keepdim=True)
-    return a * count / (count - 1).clamp(min=1)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _rloo(s, keep)
 
 
 def group_standardised(scores: Tensor, epsilon_std: float = 1e-4, mask: Tensor | None = None) -> Tensor:
@@ -64,13 +63,8 @@ def group_standardised(scores: Tensor, epsilon_std: float = 1e-4, mask: Tensor |
     tensor([ 0.9998, -0.9998])
     """
     epsilon_std = checks.non_negative("epsilon_std", epsilon_std)
-    a, keep = _centre(scores, mask)
-    count = keep.sum(-1, keepdim=True).clamp(min=1)
-    largest = a.abs().amax(-1, keepdim=True)
-    # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
-    scale = largest.clamp(min=torch.finfo(a.dtype).tiny)
-    sigma = scale * ((a / scale).square().sum(-1, keepdim=True) / count).sqrt()
-    return a / torch.where(sigma > 0, sigma + epsilon_std, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _group_standardised(s, epsilon_std, keep)
 
 
 def maxrl(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -88,14 +82,8 @@ def maxrl(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> maxrl(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     tensor([ 3., -1., -1., -1.])
     """
-    a, keep = _centre(scores, mask)
-    s = checks.finite("scores", scores, keep).detach()
-    if not checks.all_hold(s >= 0):
-        raise ValueError(
-            f"scores: got {float(s.min()):g}, expected 0 (failed) or 1 (solved); shift them, or use centred"
-        )
-    mean = s.sum(-1, keepdim=True) / keep.sum(-1, keepdim=True).clamp(min=1)
-    return a / torch.where(mean > 0, mean, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.successes)
+    return _maxrl(s, keep)
 
 
 def batch_standardised(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -112,9 +100,8 @@ def batch_standardised(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     tensor([[ 1.,  1.],
             [-1., -1.]])
     """
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw)
-    return standardize(raw.reshape(-1), keep.reshape(-1)).reshape(raw.shape)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _batch_standardised(s, keep)
 
 
 def group_centred_batch_standardised(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -130,18 +117,50 @@ def group_centred_batch_standardised(scores: Tensor, mask: Tensor | None = None)
     tensor([[ 1.4142, -1.4142],
             [ 0.0000,  0.0000]])
     """
-    a, keep = _centre(scores, mask)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _group_centred_batch_standardised(s, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Scores come in a dtype of their own, which says what is rounding; the masked ones are 0.
+
+
+def _centred(scores: Tensor, mask: Tensor) -> Tensor:
+    s = standardize._floats(scores.detach())
+    constant = (standardize._standardize(scores, mask) == 0).all(-1, keepdim=True)
+    mean = s.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(mask & ~constant, s - mean, 0.0)
+
+
+def _rloo(scores: Tensor, mask: Tensor) -> Tensor:
+    count = mask.sum(-1, keepdim=True)
+    return _centred(scores, mask) * count / (count - 1).clamp(min=1)
+
+
+def _group_standardised(scores: Tensor, epsilon_std: float, mask: Tensor) -> Tensor:
+    a = _centred(scores, mask)
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    largest = a.abs().amax(-1, keepdim=True)
+    # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
+    scale = largest.clamp(min=torch.finfo(a.dtype).tiny)
+    sigma = scale * ((a / scale).square().sum(-1, keepdim=True) / count).sqrt()
+    return a / torch.where(sigma > 0, sigma + epsilon_std, 1.0)
+
+
+def _maxrl(scores: Tensor, mask: Tensor) -> Tensor:
+    s = standardize._floats(scores.detach())
+    mean = s.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    return _centred(scores, mask) / torch.where(mean > 0, mean, 1.0)
+
+
+def _batch_standardised(scores: Tensor, mask: Tensor) -> Tensor:
+    return standardize._standardize(scores.reshape(-1), mask.reshape(-1)).reshape(scores.shape)
+
+
+def _group_centred_batch_standardised(scores: Tensor, mask: Tensor) -> Tensor:
+    a = _centred(scores, mask)
     # The differences have mean 0 within each group, so their squares alone give the standard deviation.
     largest = a.abs().amax()
     scale = largest.clamp(min=torch.finfo(a.dtype).tiny)
-    sigma = ((a / scale).square().sum() / keep.sum().clamp(min=1)).sqrt()
+    sigma = ((a / scale).square().sum() / mask.sum().clamp(min=1)).sqrt()
     return a / scale / torch.where(sigma > 0, sigma, 1.0)
-
-
-def _centre(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw)
-    s = checks.finite("scores", raw, keep).detach()
-    constant = (standardize(raw, keep) == 0).all(-1, keepdim=True)
-    mean = s.sum(-1, keepdim=True) / keep.sum(-1, keepdim=True).clamp(min=1)
-    return torch.where(keep & ~constant, s - mean, 0.0), keep

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,35 @@ DTYPES = {
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.complex64, torch.complex128),
 }
+
+
+def group(
+    name: str,
+    x: Tensor,
+    mask: Tensor | None,
+    kind: Callable[[str, Tensor, Tensor | None], Tensor] | None = None,
+    mask_name: str = "mask",
+) -> tuple[Tensor, Tensor]:
+    """The tensor that gives a group its shape, and the mask of that shape, all True when None.
+
+    Args: name, in errors; x (…, K); mask (…, K) bool, False = no candidate here; kind, the check of this module that
+        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors.
+    Raises: TypeError, ValueError as `array`, `mask_for` and that check.
+
+    >>> group("logp", torch.tensor([0.0, math.nan]), torch.tensor([True, False]))
+    (tensor([0., -inf]), tensor([ True, False]))
+    """
+    x = array(name, x)
+    keep = mask_for(mask, x, mask_name)
+    # Without a mask nothing has to be filled in.
+    return (kind or log_weights)(name, x, None if mask is None else keep), keep
+
+
+def rollout(logp: Tensor, logp_old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a rule of ratios is given: current and old log-probabilities, and advantages, all finite, of one shape."""
+    new = finite_log_weights("logp", logp)
+    old = finite_log_weights("logp_old", logp_old, like=new)
+    return new, old, finite("advantages", advantages, like=new)
 
 
 def array(name: str, x: Tensor) -> Tensor:
@@ -89,30 +119,21 @@ def finite(
 ) -> Tensor:
     """Finite real numbers in float32 or wider; masked entries may hold anything and come back as 0.
 
-    Args: shape, or like, a tensor with it on the device where this one must lie.
+    Args: shape, or like, a tensor with it on the device where this one must lie, or else those of the mask.
     """
     x = _floats(array(name, x))
-    if like is not None:
-        shape = tuple(like.shape)
-        same_device(name, x, like)
-    if shape is not None:
-        same_shape(name, x, shape)
+    _fits(name, x, mask if like is None else like, shape)
     if mask is not None:
-        same_device(name, x, mask)
         x = torch.where(mask, x, 0.0)
-    if _readable(x) and not _sums_to_finite(x) and not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x)).sum())
-        raise ValueError(f"{name}: got {bad} NaN or infinite of {x.numel()}; fix the scorer, or mask those candidates")
+    _all_finite(name, x)
     return x
 
 
 def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
     """Log-probabilities up to a constant; −inf allowed, not for a whole group; masked come back −inf."""
     x = _floating_logp(name, x)
-    if shape is not None:
-        same_shape(name, x, shape)
+    _fits(name, x, mask, shape)
     if mask is not None:
-        same_device(name, x, mask)
         x = torch.where(mask, x, -math.inf)
     if _readable(x) and not _sums_to_finite(x):
         if bool((torch.isnan(x) | (x == math.inf)).any()):
@@ -124,19 +145,97 @@ def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[i
 
 
 def finite_log_weights(
-    name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None
+    name: str,
+    x: Tensor,
+    mask: Tensor | None = None,
+    shape: tuple[int, ...] | None = None,
+    like: Tensor | None = None,
 ) -> Tensor:
     """Finite log-probabilities, for the rules that form ratios; masked entries come back as 0."""
-    return finite(name, _floating_logp(name, x), mask, shape)
+    return finite(name, _floating_logp(name, x), mask, shape, like)
 
 
-def distribution(name: str, x: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+def scores(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Finite real numbers in a dtype of their own, which tells a spread from rounding; masked come back as 0."""
+    x = array(name, x)
+    if mask is not None:
+        _fits(name, x, mask)
+        x = torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    if x.is_floating_point():
+        _all_finite(name, x)
+    return x
+
+
+def successes(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores that count successes: none is negative."""
+    x = scores(name, x, mask)
+    if not all_hold(x >= 0):
+        raise ValueError(
+            f"{name}: got {float(x.min()):g}, expected 0 (failed) or 1 (solved); shift them, or use centred"
+        )
+    return x
+
+
+def flags(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """Truth values, one for each candidate, shaped and placed as another tensor."""
+    if not isinstance(x, Tensor) or x.dtype != torch.bool:
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{name}: got {kind}, expected a bool tensor; threshold the scores first")
+    x = dense(name, x)
+    _fits(name, x, like)
+    return x
+
+
+def lengths(name: str, x: Tensor, mask: Tensor | None = None, like: Tensor | None = None) -> Tensor:
+    """Numbers of tokens, at least 1, shaped as the mask or as `like`; masked entries come back as 1."""
+    n = finite(name, x, mask, like=like)
+    if mask is not None:
+        n = torch.where(mask, n, 1.0)
+    if not all_hold(n >= 1):
+        least = float(n.min())
+        raise ValueError(f"{name}: got {least:g}, expected at least 1 token; mask the empty candidate, or give it 1")
+    return n
+
+
+def masses(name: str, x: Tensor, mask: Tensor | None = None, like: Tensor | None = None) -> Tensor:
+    """Finite and non-negative, as a distribution is, whatever they sum to; masked entries come back as 0."""
+    x = finite(name, x, mask, like=like)
+    if not all_hold(x >= 0):
+        raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
+    return x
+
+
+def token_log_weights(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Finite log-probabilities of tokens, which have an axis of their own; masked entries come back as 0."""
+    if x.ndim == 1:
+        shape = tuple(x.shape)
+        raise ValueError(f"{name}: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
+    return finite_log_weights(name, x, mask)
+
+
+def figures(name: str, x: Tensor) -> Tensor:
+    """Real numbers in float32 or wider, one for each group, which may be a single number; NaN allowed."""
+    # The axis makes a batch of a single number, and is taken away again.
+    return _floats(array(name, dense(name, x).unsqueeze(0))[0])
+
+
+def deviations(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """Standard deviations: finite, zero or above, placed as another tensor."""
+    x = finite(name, x)
+    same_device(name, x, like)
+    if not all_hold(x >= 0):
+        raise ValueError(f"{name}: got {float(x.min()):g}, expected a standard deviation, 0 or more")
+    return x
+
+
+def distribution(name: str, x: Tensor, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> Tensor:
     """Non-negative, summing to 1 over the unmasked candidates of every group that has one; detached."""
-    x = finite(name, x, mask, shape).detach()
+    if shape is not None:
+        same_shape(name, array(name, x), shape)
+    x = masses(name, x, mask).detach()
     if _readable(x):
-        if bool((x < 0).any()):
-            raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
-        off = float((x.sum(-1) - mask.any(-1).to(x.dtype)).abs().max())
+        total = 1.0 if mask is None else mask.any(-1).to(x.dtype)
+        off = float((x.sum(-1) - total).abs().max())
         if off > SUM_TOLERANCE:
             raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
     return x
@@ -191,6 +290,14 @@ def real(name: str, x: float) -> float:
     return _scalar(name, x, "real", lambda v: True)
 
 
+def share(name: str, x: float) -> float:
+    """A number from 0 to 1."""
+    value = non_negative(name, x)
+    if value > 1:
+        raise ValueError(f"{name}: got {x!r}, expected a share in [0, 1]")
+    return value
+
+
 def choice(name: str, x: object, options: tuple[Any, ...]) -> None:
     """ValueError unless `x` is one of the options, which the message lists."""
     if not (x is None or isinstance(x, (str, int, float))) or x not in options:
@@ -206,6 +313,14 @@ def whole(name: str, x: int, least: int) -> int:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {least} or above")
     if value > LARGEST_WHOLE:
         raise ValueError(f"{name}: got {shown(value)}, expected one integer, {LARGEST_WHOLE} at most")
+    return value
+
+
+def axes(name: str, x: int, most: int) -> int:
+    """How many leading axes of some values, all at most."""
+    value = whole(name, x, 0)
+    if value > most:
+        raise ValueError(f"{name}: got {value}, expected at most {most}, the axes of values")
     return value
 
 
@@ -226,6 +341,20 @@ def shown(x: object) -> str:
 def all_hold(condition: Tensor) -> bool:
     """Whether every entry is true, as far as that can be read without a synchronisation; True where it cannot."""
     return not _readable(condition) or bool(condition.all())
+
+
+def _fits(name: str, x: Tensor, like: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
+    if like is not None:
+        same_shape(name, x, tuple(like.shape))
+        same_device(name, x, like)
+    if shape is not None:
+        same_shape(name, x, shape)
+
+
+def _all_finite(name: str, x: Tensor) -> None:
+    if _readable(x) and not _sums_to_finite(x) and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{name}: got {bad} NaN or infinite of {x.numel()}; fix the scorer, or mask those candidates")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tpo_torch import checks
-from tpo_torch.ppo import clipped_objective, log_ratio
-from tpo_torch.standardize import standardize
+from tpo_torch import checks, standardize
+from tpo_torch.ppo import clipped_objective
 
 
 def dapo_loss(
@@ -34,9 +33,7 @@ def dapo_loss(
     tensor(-0.2800)
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, like=x).detach()
-    return -clipped_objective(x, a, low, high).sum(-1)
+    return _dapo_loss(*checks.rollout(logp, logp_old, advantages), low, high)
 
 
 def informative(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -53,4 +50,18 @@ def informative(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> informative(torch.tensor([[1.0, 0.0], [0.1, 0.1]]))
     tensor([ True, False])
     """
-    return torch.ne(standardize(scores, mask), 0).any(-1)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _informative(s, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _dapo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    x = logp - logp_old.detach()
+    return -clipped_objective(x, advantages.detach(), epsilon_low, epsilon_high).sum(-1)
+
+
+def _informative(scores: Tensor, mask: Tensor) -> Tensor:
+    return torch.ne(standardize._standardize(scores, mask), 0).any(-1)

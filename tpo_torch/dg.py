@@ -23,8 +23,15 @@ def dg_loss(logp: Tensor, advantages: Tensor, dg_eta: float = 1.0) -> Tensor:
     >>> dg_loss(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 0.0]))
     tensor(0.7311)
     """
-    dg_eta = checks.positive("dg_eta", dg_eta)
-    a = checks.finite("advantages", advantages).detach()
-    x = checks.finite_log_weights("logp", logp, a != 0, tuple(a.shape))
-    gate = torch.sigmoid(-a * x.detach() / dg_eta)
-    return -(gate * a * x).sum(-1)
+    dg_eta, a = checks.positive("dg_eta", dg_eta), checks.finite("advantages", advantages)
+    return _dg_loss(checks.finite_log_weights("logp", logp, a != 0), a, dg_eta)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Where an advantage is 0, so is the log-probability.
+
+
+def _dg_loss(logp: Tensor, advantages: Tensor, dg_eta: float) -> Tensor:
+    a = advantages.detach()
+    gate = torch.sigmoid(-a * logp.detach() / dg_eta)
+    return -(gate * a * logp).sum(-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tpo_torch import checks
-from tpo_torch.ppo import clipped_objective, log_ratio
+from tpo_torch.ppo import clipped_objective
 
 
 def grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float = 0.2, beta: float = 0.04) -> Tensor:
@@ -28,9 +28,7 @@ def grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float
     tensor(-0.2000)
     """
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, like=x).detach()
-    return _each(x, a, epsilon, beta).sum(-1)
+    return _grpo_loss(*checks.rollout(logp, logp_old, advantages), epsilon, beta)
 
 
 def grpo_token_loss(
@@ -59,9 +57,12 @@ def grpo_token_loss(
     >>> grpo_token_loss(logp, logp, torch.tensor([1.0, -1.0]), token_mask=mask)
     tensor(-1.)
     """
-    x, a, weight = _tokens(logp, logp_old, advantages, token_mask, mean_over_tokens)
+    checks.choice("mean_over_tokens", mean_over_tokens, (False, True))
     epsilon, beta = checks.non_negative("epsilon", epsilon), checks.non_negative("beta", beta)
-    return (_each(x, a, epsilon, beta) * weight).sum((-2, -1))
+    new, keep = checks.group("logp", logp, token_mask, checks.token_log_weights, "token_mask")
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    a = checks.finite("advantages", advantages, like=new[..., 0])
+    return _grpo_token_loss(new, old, a, keep, epsilon, beta, mean_over_tokens)
 
 
 def _each(x: Tensor, a: Tensor, epsilon: float, beta: float) -> Tensor:
@@ -72,17 +73,24 @@ def _each(x: Tensor, a: Tensor, epsilon: float, beta: float) -> Tensor:
     return beta * (torch.expm1(-x) + x) - objective
 
 
-def _tokens(
-    logp: Tensor, logp_old: Tensor, advantages: Tensor, token_mask: Tensor | None, mean: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-ratios, advantages and weights of every token; a masked one has log-ratio, advantage and weight 0."""
-    checks.choice("mean_over_tokens", mean, (False, True))
-    raw = checks.array("logp", logp)
-    if raw.ndim == 1:
-        shape = tuple(raw.shape)
-        raise ValueError(f"logp: got shape {shape}, expected (..., K, T) with the tokens last; use grpo_loss")
-    keep = checks.mask_for(token_mask, raw, "token_mask")
-    x = log_ratio(raw, logp_old, keep)
-    per_candidate = checks.finite("advantages", advantages, like=raw[..., 0]).detach()
-    own = keep.sum(-1, keepdim=True).clamp(min=1) if mean else 1
-    return x, torch.where(keep, per_candidate.unsqueeze(-1), 0.0), keep.to(x.dtype) / own
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float, beta: float) -> Tensor:
+    return _each(logp - logp_old.detach(), advantages.detach(), epsilon, beta).sum(-1)
+
+
+def _grpo_token_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    advantages: Tensor,
+    token_mask: Tensor,
+    epsilon: float,
+    beta: float,
+    mean_over_tokens: bool,
+) -> Tensor:
+    x = logp - logp_old.detach()
+    own = token_mask.sum(-1, keepdim=True).clamp(min=1) if mean_over_tokens else 1
+    a = torch.where(token_mask, advantages.detach().unsqueeze(-1), 0.0)
+    return (_each(x, a, epsilon, beta) * (token_mask.to(x.dtype) / own)).sum((-2, -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tpo_torch import checks
-from tpo_torch.ppo import clipped_objective, log_ratio
+from tpo_torch.ppo import clipped_objective
 
 
 def gspo_loss(
@@ -34,10 +34,16 @@ def gspo_loss(
     tensor(-0.5000)
     """
     low, high = checks.non_negative("epsilon_low", epsilon_low), checks.non_negative("epsilon_high", epsilon_high)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, like=x).detach()
-    n = checks.finite("lengths", lengths, like=x).detach()
-    if not checks.all_hold(n >= 1):
-        least = float(n.min())
-        raise ValueError(f"lengths: got {least:g}, expected at least 1 token; give a masked candidate length 1")
-    return -clipped_objective(x / n, a, low, high).sum(-1)
+    new, old, a = checks.rollout(logp, logp_old, advantages)
+    return _gspo_loss(new, old, a, checks.lengths("lengths", lengths, like=new), low, high)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0, and 1 in lengths.
+
+
+def _gspo_loss(
+    logp: Tensor, logp_old: Tensor, advantages: Tensor, lengths: Tensor, epsilon_low: float, epsilon_high: float
+) -> Tensor:
+    x = (logp - logp_old.detach()) / lengths.detach()
+    return -clipped_objective(x, advantages.detach(), epsilon_low, epsilon_high).sum(-1)

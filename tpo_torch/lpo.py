@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tpo_torch import checks
-from tpo_torch.scale import scale_scores
-from tpo_torch.tpo import tpo_ratio_loss, tpo_weights
-from tpo_torch.variants import tpo_reverse_loss
+from tpo_torch import checks, tpo, variants
+from tpo_torch import scale as scales
 
 DIVERGENCES = ("forward", "reverse")
 
@@ -37,12 +35,28 @@ def lpo_loss(
     tensor(0.6931)
     """
     checks.choice("divergence", divergence, DIVERGENCES)
+    checks.choice("scale", scale, scales.SCALES)
     temperature = checks.positive("temperature", temperature)
-    u = scale_scores(scores, scale, mask)
+    s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
+    x, old = checks.log_weights("logp", logp, keep), checks.finite_log_weights("logp_old", logp_old, keep)
+    return _lpo_loss(x, old, s, temperature, keep, divergence, scale)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _lpo_loss(
+    logp: Tensor,
+    logp_old: Tensor,
+    scores: Tensor,
+    temperature: float,
+    mask: Tensor,
+    divergence: str = "forward",
+    scale: str = "group_std",
+) -> Tensor:
+    u = scales._scale_scores(scores, scale, mask)
     if divergence == "forward":
-        return tpo_ratio_loss(logp, logp_old, tpo_weights(u, temperature, mask), mask)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
-    shift = torch.where(keep, checks.log_weights("logp", raw, keep) - old, 0.0)
-    return tpo_reverse_loss(shift, torch.zeros_like(shift), u, temperature, mask)
+        return tpo._tpo_ratio_loss(logp, logp_old, tpo._tpo_weights(u, temperature, mask), mask)
+    shift = logp - logp_old.detach()
+    return variants._tpo_reverse_loss(shift, torch.zeros_like(shift), u, temperature, mask)

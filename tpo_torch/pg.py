@@ -22,9 +22,8 @@ def pg_loss(logp: Tensor, advantages: Tensor) -> Tensor:
     >>> pg_loss(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, -1.0]))
     tensor(-1.)
     """
-    a = checks.finite("advantages", advantages).detach()
-    x = checks.finite_log_weights("logp", logp, a != 0, tuple(a.shape))
-    return -(a * x).sum(-1)
+    a = checks.finite("advantages", advantages)
+    return _pg_loss(checks.finite_log_weights("logp", logp, a != 0), a)
 
 
 def group_pg_loss(logp: Tensor, u: Tensor, eta: float = 1.0) -> Tensor:
@@ -41,8 +40,9 @@ def group_pg_loss(logp: Tensor, u: Tensor, eta: float = 1.0) -> Tensor:
     >>> group_pg_loss(torch.tensor([-1.0, -2.0]), torch.tensor([1.0, -1.0]), eta=2.0)
     tensor(-0.5000)
     """
-    eta = checks.positive("eta", eta)
-    return pg_loss(logp, checks.finite("u", u) / eta)
+    eta, tilt = checks.positive("eta", eta), checks.finite("u", u)
+    a = checks.finite("u", tilt / eta)
+    return _group_pg_loss(checks.finite_log_weights("logp", logp, a != 0), tilt, eta)
 
 
 def ce_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -59,6 +59,21 @@ def ce_loss(logits: Tensor, label: Tensor) -> Tensor:
     >>> ce_loss(torch.zeros(2), torch.tensor(1))
     tensor(0.6931)
     """
-    raw = checks.array("logits", logits)
-    y = checks.labels("label", label, tuple(raw.shape[:-1]), raw.shape[-1]).long()
-    return -torch.gather(simplex.log_softmax(raw), -1, y.unsqueeze(-1)).squeeze(-1)
+    x, _ = checks.group("logits", logits, None)
+    return _ce_loss(x, checks.labels("label", label, tuple(x.shape[:-1]), x.shape[-1]))
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Where an advantage is 0, so is the log-probability.
+
+
+def _pg_loss(logp: Tensor, advantages: Tensor) -> Tensor:
+    return -(advantages.detach() * logp).sum(-1)
+
+
+def _group_pg_loss(logp: Tensor, u: Tensor, eta: float) -> Tensor:
+    return _pg_loss(logp, u / eta)
+
+
+def _ce_loss(logits: Tensor, label: Tensor) -> Tensor:
+    return -torch.gather(simplex._log_softmax(logits), -1, label.long().unsqueeze(-1)).squeeze(-1)

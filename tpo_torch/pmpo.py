@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from tpo_torch import checks, simplex
-from tpo_torch.tpo import tpo_loss
+from tpo_torch import checks, simplex, tpo
 
 
 def pmpo_loss(
@@ -34,27 +35,23 @@ def pmpo_loss(
     >>> pmpo_loss(logp, logp, torch.tensor([True, False]))
     tensor(-0.5000)
     """
-    alpha, beta = checks.non_negative("alpha", alpha), checks.non_negative("beta", beta)
-    if alpha > 1:
-        raise ValueError(f"alpha: got {alpha!r}, expected a share in [0, 1]; ½ has a fixed point")
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    _accepted(accepted, tuple(raw.shape))
-    x = checks.finite_log_weights("logp", raw, keep)
-    ref = checks.log_weights("logp_ref", logp_ref, keep, tuple(raw.shape)).detach()
-    plus, minus = (accepted & keep).to(x.dtype), (~accepted & keep).to(x.dtype)
+    alpha, beta = checks.share("alpha", alpha), checks.non_negative("beta", beta)
+    x, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    ref = checks.log_weights("logp_ref", logp_ref, keep)
+    return _pmpo_loss(x, ref, checks.flags("accepted", accepted, keep), alpha, beta, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are −inf in logp_ref, 0 in logp.
+
+
+def _pmpo_loss(logp: Tensor, logp_ref: Tensor, accepted: Tensor, alpha: float, beta: float, mask: Tensor) -> Tensor:
+    plus, minus = (accepted & mask).to(logp.dtype), (~accepted & mask).to(logp.dtype)
     pull = (1 - alpha) * minus / _size(minus) - alpha * plus / _size(plus)
-    p_ref = simplex.softmax(ref, keep)
+    p_ref = simplex._softmax(logp_ref.detach(), mask)
     # KL(p_ref‖p) is cross-entropy less the entropy of p_ref.
-    gap = tpo_loss(x, p_ref, keep) - simplex.entropy(p_ref)
-    return (pull * x).sum(-1) + beta * gap
-
-
-def _accepted(accepted: Tensor, shape: tuple[int, ...]) -> None:
-    if not isinstance(accepted, Tensor) or accepted.dtype != torch.bool:
-        kind = getattr(accepted, "dtype", type(accepted).__name__)
-        raise TypeError(f"accepted: got {kind}, expected a bool tensor; threshold the scores first")
-    checks.same_shape("accepted", accepted, shape)
+    gap = tpo._tpo_loss(torch.where(mask, logp, -math.inf), p_ref, mask) - simplex._entropy(p_ref)
+    return (pull * logp).sum(-1) + beta * gap
 
 
 def _size(members: Tensor) -> Tensor:

@@ -31,9 +31,7 @@ def ppo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float 
     tensor(-0.5000)
     """
     epsilon = checks.non_negative("epsilon", epsilon)
-    x = log_ratio(logp, logp_old)
-    a = checks.finite("advantages", advantages, like=x).detach()
-    return -clipped_objective(x, a, epsilon, epsilon).sum(-1)
+    return _ppo_loss(*checks.rollout(logp, logp_old, advantages), epsilon)
 
 
 def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -50,12 +48,8 @@ def log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor | None = None) -> Ten
     >>> log_ratio(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -2.0]))
     tensor([0.5000, 0.0000])
     """
-    raw = checks.array("logp", logp)
-    keep = None if mask is None else checks.mask_for(mask, raw)
-    new = checks.finite_log_weights("logp", raw, keep)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
-    checks.same_device("logp_old", old, raw)
-    return new - old
+    new, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    return new - checks.finite_log_weights("logp_old", logp_old, keep).detach()
 
 
 def inside_clip(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
@@ -95,3 +89,11 @@ def clipped_objective(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon
     inside = inside_clip(x, advantages, epsilon_low, epsilon_high)
     # A clipped ratio may overflow: it never enters exp, or autograd would make 0·inf = NaN of its zero gradient.
     return torch.where(inside, torch.exp(torch.where(inside, x, 0.0)) * advantages, capped)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _ppo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    return -clipped_objective(logp - logp_old.detach(), advantages.detach(), epsilon, epsilon).sum(-1)

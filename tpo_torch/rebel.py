@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from tpo_torch import checks
-from tpo_torch.ppo import log_ratio
 
 
 def rebel_loss(
@@ -29,10 +28,17 @@ def rebel_loss(
     tensor(0.2500)
     """
     eta_r = checks.divisor("eta_r", eta_r)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    s = checks.finite("scores", scores, keep, tuple(raw.shape)).detach()
-    a = log_ratio(raw, logp_old, keep) / eta_r - s
-    count = keep.sum(-1, keepdim=True).clamp(min=1)
-    off = torch.where(keep, a - a.sum(-1, keepdim=True) / count, 0.0)
+    new, keep = checks.group("logp", logp, mask, checks.finite_log_weights)
+    old, s = checks.finite_log_weights("logp_old", logp_old, keep), checks.finite("scores", scores, keep)
+    return _rebel_loss(new, old, s, eta_r, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _rebel_loss(logp: Tensor, logp_old: Tensor, scores: Tensor, eta_r: float, mask: Tensor) -> Tensor:
+    a = (logp - logp_old.detach()) / eta_r - scores.detach()
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    off = torch.where(mask, a - a.sum(-1, keepdim=True) / count, 0.0)
     return (off.square() / count).sum(-1)

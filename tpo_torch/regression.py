@@ -33,11 +33,8 @@ def awr_loss(
     tensor(41.)
     """
     beta, w_max = checks.positive("beta", beta), checks.positive("w_max", w_max)
-    raw = checks.array("advantages", advantages)
-    keep = checks.mask_for(mask, raw)
-    w = torch.exp(checks.finite("advantages", raw, keep).detach() / beta).clamp(max=w_max)
-    # A masked candidate comes back with ℓ = 0, cut from the graph, so that its weight does not matter.
-    return -(w * checks.finite_log_weights("logp", logp, keep, tuple(raw.shape))).sum(-1)
+    a, keep = checks.group("advantages", advantages, mask, checks.finite)
+    return _awr_loss(checks.finite_log_weights("logp", logp, keep), a, beta, w_max, keep)
 
 
 def mpo_temperature(
@@ -59,7 +56,68 @@ def mpo_temperature(
     tensor(1.0599)
     """
     epsilon = checks.divisor("epsilon", epsilon)
-    s, logs, _ = _scores_and_prior(scores, logp_old, mask)
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
+    return _mpo_temperature(s, epsilon, old, keep)
+
+
+def mpo_weights(
+    scores: Tensor, temperature: Tensor, logp_old: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """The non-parametric policy that MPO regresses on.
+
+    Paper: MPO
+
+    w = softmax(s/η*), or w ∝ p_old e^{s/η*} when the candidates are an enumeration and not a sample.
+
+    Args: scores (…, K) raw; temperature (…) > 0, from `mpo_temperature`; logp_old (…, K) in nats; mask (…, K) bool.
+    Returns: (…, K), detached, summing to 1 over the unmasked.
+    Raises: TypeError, ValueError for a bad dtype, shape, mask or temperature, NaN or infinite scores.
+
+    >>> mpo_weights(torch.tensor([1.0, -1.0]), torch.tensor(1.0))
+    tensor([0.8808, 0.1192])
+    """
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    eta = checks.dense("temperature", temperature)
+    checks.same_device("temperature", eta, s)
+    checks.same_shape("temperature", eta, tuple(s.shape[:-1]))
+    if not checks.all_hold(torch.isfinite(eta) & (eta > 0)):
+        raise ValueError(f"temperature: got {float(eta.min()):g}, expected finite and above 0; use mpo_temperature")
+    old = None if logp_old is None else checks.log_weights("logp_old", logp_old, keep)
+    return _mpo_weights(s, eta, old, keep)
+
+
+def mpo_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log-likelihood of the candidates under fixed weights.
+
+    Paper: MPO
+
+    L = −Σ w_i ℓ_i; unlike `tpo_loss`, ℓ is not renormalised over the group: ∂L/∂ℓ = −w, Σ g = −1, never extinguished.
+
+    Args: logp (…, K) in nats, finite where w > 0; w (…, K), from `mpo_weights`; mask (…, K) bool, the one w was made
+        with.
+    Returns: (…), one loss per group in nats.
+    Raises: TypeError, ValueError for a bad dtype, shape or mask, NaN, or a w that is no distribution.
+
+    >>> mpo_loss(torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 0.5]))
+    tensor(1.5000)
+    """
+    shares, keep = checks.group("w", w, mask, checks.distribution)
+    return _mpo_loss(checks.finite_log_weights("logp", logp, shares > 0), shares, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _awr_loss(logp: Tensor, advantages: Tensor, beta: float, w_max: float, mask: Tensor) -> Tensor:
+    w = torch.exp(advantages.detach() / beta).clamp(max=w_max)
+    # At a masked candidate ℓ = 0, cut from the graph, so that its weight does not matter.
+    return -(w * logp).sum(-1)
+
+
+def _mpo_temperature(scores: Tensor, epsilon: float, logp_old: Tensor | None, mask: Tensor) -> Tensor:
+    s, logs = scores.detach(), _log_prior(scores, logp_old, mask)
     support = logs > -math.inf
     best = torch.where(support, s, -math.inf).amax(-1, keepdim=True)
     span = best - torch.where(support, s, math.inf).amin(-1, keepdim=True)
@@ -79,62 +137,21 @@ def mpo_temperature(
     return torch.where(varied, span * torch.exp((low + high) / 2), 1.0).squeeze(-1)
 
 
-def mpo_weights(
-    scores: Tensor, temperature: Tensor, logp_old: Tensor | None = None, mask: Tensor | None = None
-) -> Tensor:
-    """The non-parametric policy that MPO regresses on.
-
-    Paper: MPO
-
-    w = softmax(s/η*), or w ∝ p_old e^{s/η*} when the candidates are an enumeration and not a sample.
-
-    Args: scores (…, K) raw; temperature (…) > 0, from `mpo_temperature`; logp_old (…, K) in nats; mask (…, K) bool.
-    Returns: (…, K), detached, summing to 1 over the unmasked.
-    Raises: TypeError, ValueError for a bad dtype, shape, mask or temperature, NaN or infinite scores.
-
-    >>> mpo_weights(torch.tensor([1.0, -1.0]), torch.tensor(1.0))
-    tensor([0.8808, 0.1192])
-    """
-    s, logs, keep = _scores_and_prior(scores, logp_old, mask)
-    checks.same_device("temperature", checks.dense("temperature", temperature), s)
-    checks.same_shape("temperature", temperature, tuple(s.shape[:-1]))
-    if not checks.all_hold(torch.isfinite(temperature) & (temperature > 0)):
-        least = float(temperature.min())
-        raise ValueError(f"temperature: got {least:g}, expected finite and above 0; use mpo_temperature")
+def _mpo_weights(scores: Tensor, temperature: Tensor, logp_old: Tensor | None, mask: Tensor) -> Tensor:
+    s, logs = scores.detach(), _log_prior(scores, logp_old, mask)
     support = logs > -math.inf
     best = torch.where(support, s, -math.inf).amax(-1, keepdim=True)
     # Scores enter relative to the best: near the temperature's floor they would drown log p_old in rounding.
     tilt = torch.where(support, s - best, 0.0) / temperature.detach().unsqueeze(-1)
-    return simplex.softmax(logs + tilt, keep)
+    return simplex._softmax(logs + tilt, mask)
 
 
-def mpo_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Log-likelihood of the candidates under fixed weights.
-
-    Paper: MPO
-
-    L = −Σ w_i ℓ_i; unlike `tpo_loss`, ℓ is not renormalised over the group: ∂L/∂ℓ = −w, Σ g = −1, never extinguished.
-
-    Args: logp (…, K) in nats, finite where w > 0; w (…, K), from `mpo_weights`; mask (…, K) bool, the one w was made
-        with.
-    Returns: (…), one loss per group in nats.
-    Raises: TypeError, ValueError for a bad dtype, shape or mask, NaN, or a w that is no distribution.
-
-    >>> mpo_loss(torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 0.5]))
-    tensor(1.5000)
-    """
-    raw = checks.array("logp", logp)
-    w = checks.distribution("w", w, checks.mask_for(mask, raw), tuple(raw.shape))
-    return -(w * checks.finite_log_weights("logp", raw, w > 0)).sum(-1)
+def _mpo_loss(logp: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+    return -(w.detach() * logp).sum(-1)
 
 
-def _scores_and_prior(scores: Tensor, logp_old: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores; log p_old, uniform over the unmasked when None, −inf outside the support; the mask. All detached."""
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw)
-    s = checks.finite("scores", raw, keep).detach()
+def _log_prior(scores: Tensor, logp_old: Tensor | None, mask: Tensor) -> Tensor:
+    """log p_old, uniform over the unmasked when None, in the dtype of the scores; −inf outside the support."""
     if logp_old is None:
-        return s, simplex.log_softmax(torch.zeros_like(s), keep), keep
-    old = checks.array("logp_old", logp_old)
-    checks.same_shape("logp_old", old, tuple(raw.shape))
-    return s, simplex.log_softmax(old, keep, name="logp_old").detach(), keep
+        logp_old = torch.zeros_like(scores).masked_fill(~mask, -math.inf)
+    return simplex._log_softmax(logp_old.detach(), mask)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tpo_torch import checks
-from tpo_torch.advantages import centred, maxrl
-from tpo_torch.standardize import standardize
+from tpo_torch import advantages, checks, standardize
 
 SCALES = ("group_std", "none", "group_mean", "batch_std")
 # Those that divide by a standard deviation, to which the scorer's noise can be added.
@@ -45,19 +43,9 @@ def scale_scores(
         raise ValueError(f"tau: got {tau:g}, expected 0 under scale {scale!r}, which divides by no deviation")
     if deviation is not None and scale != "batch_std":
         raise ValueError(f"deviation: got one, expected none under scale {scale!r}; it belongs to 'batch_std'")
-    if scale == "group_std":
-        return standardize(scores, mask, tau)
-    if scale == "none":
-        return centred(scores, mask)
-    if scale == "group_mean":
-        return maxrl(scores, mask)
-    a = centred(scores, mask)
-    sigma = batch_deviation(scores, mask) if deviation is None else checks.finite("deviation", deviation).detach()
-    checks.same_device("deviation", sigma, a)
-    if not checks.all_hold(sigma >= 0):
-        raise ValueError(f"deviation: got {float(sigma.min()):g}, expected a standard deviation, 0 or more")
-    width = torch.hypot(sigma, torch.as_tensor(tau, dtype=sigma.dtype, device=sigma.device))
-    return a / torch.where(width > 0, width, 1.0)
+    s, keep = checks.group("scores", scores, mask, checks.successes if scale == "group_mean" else checks.scores)
+    sigma = None if deviation is None else checks.deviations("deviation", deviation, s)
+    return _scale_scores(s, scale, keep, tau, sigma)
 
 
 def batch_deviation(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -72,12 +60,33 @@ def batch_deviation(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> batch_deviation(torch.tensor([[2.0, 0.0], [2.0, 0.0]]))
     tensor([1.])
     """
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw)
-    s = checks.finite("scores", raw, keep).detach()
-    count = keep.sum().clamp(min=1)
+    s, keep = checks.group("scores", scores, mask, checks.finite)
+    return _batch_deviation(s, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Scores come in a dtype of their own, which says what is rounding; the masked ones are 0.
+
+
+def _scale_scores(
+    scores: Tensor, scale: str, mask: Tensor, tau: float = 0.0, deviation: Tensor | None = None
+) -> Tensor:
+    if scale == "group_std":
+        return standardize._standardize(scores, mask, tau)
+    if scale == "none":
+        return advantages._centred(scores, mask)
+    if scale == "group_mean":
+        return advantages._maxrl(scores, mask)
+    sigma = _batch_deviation(standardize._floats(scores), mask) if deviation is None else deviation.detach()
+    width = torch.hypot(sigma, torch.as_tensor(tau, dtype=sigma.dtype, device=sigma.device))
+    return advantages._centred(scores, mask) / torch.where(width > 0, width, 1.0)
+
+
+def _batch_deviation(scores: Tensor, mask: Tensor) -> Tensor:
+    s = scores.detach()
+    count = mask.sum().clamp(min=1)
     # Squares are taken of numbers up to 1, so that they neither overflow nor vanish.
-    unit = s.abs().amax().clamp(min=torch.finfo(s.dtype).tiny) if s.numel() else s.new_ones(())
+    unit = s.abs().amax().clamp(min=torch.finfo(s.dtype).tiny)
     s = s / unit
-    away = torch.where(keep, s - s.sum() / count, 0.0)
+    away = torch.where(mask, s - s.sum() / count, 0.0)
     return (unit * (away.square().sum() / count).sqrt()).reshape(1)

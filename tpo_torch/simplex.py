@@ -24,8 +24,8 @@ def log_softmax(logits: Tensor, mask: Tensor | None = None, *, name: str = "logi
     >>> log_softmax(torch.zeros(2))
     tensor([-0.6931, -0.6931])
     """
-    x, keep = _inhabited(name, logits, mask)
-    return torch.where(keep, torch.log_softmax(x, -1), -math.inf)
+    x, keep = checks.group(name, logits, mask)
+    return _log_softmax(x, keep)
 
 
 def softmax(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits") -> Tensor:
@@ -42,8 +42,8 @@ def softmax(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits")
     >>> softmax(torch.tensor([0.0, 0.0, 5.0]), mask=torch.tensor([True, True, False]))
     tensor([0.5000, 0.5000, 0.0000])
     """
-    x, keep = _inhabited(name, logits, mask)
-    return torch.where(keep, torch.softmax(x, -1), 0.0)
+    x, keep = checks.group(name, logits, mask)
+    return _softmax(x, keep)
 
 
 def logsumexp(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits") -> Tensor:
@@ -60,8 +60,8 @@ def logsumexp(logits: Tensor, mask: Tensor | None = None, *, name: str = "logits
     >>> logsumexp(torch.zeros(2))
     tensor(0.6931)
     """
-    x, keep = _inhabited(name, logits, mask)
-    return torch.where(keep.any(-1), torch.logsumexp(x, -1), -math.inf)
+    x, keep = checks.group(name, logits, mask)
+    return _logsumexp(x, keep)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -78,13 +78,8 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
     >>> kl(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
     tensor(0.6931)
     """
-    p, q = _pair(p, q)
-    inside = p != 0
-    gap = torch.log(torch.where(inside, p, 1.0)) - torch.log(torch.where(inside, q, 1.0))
-    # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
-    terms = torch.where(inside, p, 0.0) * gap - p + q
-    # Clamping would also stop the gradient of a rounded term, hence the detached correction.
-    return (terms + torch.relu(-terms).detach()).sum(-1)
+    a = checks.masses("p", p)
+    return _kl(a, checks.masses("q", q, like=a))
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -100,9 +95,7 @@ def entropy(p: Tensor) -> Tensor:
     >>> entropy(torch.tensor([0.5, 0.5]))
     tensor(0.6931)
     """
-    p, _ = _pair(p, p)
-    # torch.special.entr has the same value, but an infinite slope at p = 0 that turns a softmax's gradient into NaN.
-    return -(p * torch.log(torch.where(p > 0, p, 1.0))).sum(-1)
+    return _entropy(checks.masses("p", p))
 
 
 def tv(p: Tensor, q: Tensor) -> Tensor:
@@ -118,8 +111,8 @@ def tv(p: Tensor, q: Tensor) -> Tensor:
     >>> tv(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     tensor(1.)
     """
-    p, q = _pair(p, q)
-    return (p - q).abs().sum(-1) / 2
+    a = checks.masses("p", p)
+    return _tv(a, checks.masses("q", q, like=a))
 
 
 def effective_sample_size(p: Tensor) -> Tensor:
@@ -135,24 +128,62 @@ def effective_sample_size(p: Tensor) -> Tensor:
     >>> effective_sample_size(torch.tensor([0.5, 0.5, 0.0]))
     tensor(2.)
     """
-    p, _ = _pair(p, p)
+    return _effective_sample_size(checks.masses("p", p))
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _log_softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is None:
+        return torch.log_softmax(logits, -1)
+    return torch.where(mask, torch.log_softmax(_inhabited(logits, mask), -1), -math.inf)
+
+
+def _softmax(logits: Tensor, mask: Tensor | None = None) -> Tensor:
+    if mask is None:
+        return torch.softmax(logits, -1)
+    return torch.where(mask, torch.softmax(_inhabited(logits, mask), -1), 0.0)
+
+
+def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask.any(-1), torch.logsumexp(_inhabited(logits, mask), -1), -math.inf)
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    inside = p != 0
+    gap = torch.log(torch.where(inside, p, 1.0)) - torch.log(torch.where(inside, q, 1.0))
+    return _sum_of_terms(p, q, gap)
+
+
+def _kl_of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    # For a q that underflows, as the old policy does under a wide anchor.
+    p, q = log_p.exp(), log_q.exp()
+    return _sum_of_terms(p, q, torch.where(p == 0, 0.0, log_p) - torch.where(p == 0, 0.0, log_q))
+
+
+def _sum_of_terms(p: Tensor, q: Tensor, gap: Tensor) -> Tensor:
+    # The − p + q terms sum to zero and make every term ≥ 0, so that a negative one can only be rounding.
+    terms = p * gap - p + q
+    # Clamping would also stop the gradient of a rounded term, hence the detached correction.
+    return (terms + torch.relu(-terms).detach()).sum(-1)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    # torch.special.entr has the same value, but an infinite slope at p = 0 that turns a softmax's gradient into NaN.
+    return -(p * torch.log(torch.where(p > 0, p, 1.0))).sum(-1)
+
+
+def _tv(p: Tensor, q: Tensor) -> Tensor:
+    return (p - q).abs().sum(-1) / 2
+
+
+def _effective_sample_size(p: Tensor) -> Tensor:
     squares = (p * p).sum(-1)
     return torch.where(squares == 0, 0.0, 1 / squares)
 
 
-def _inhabited(name: str, logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    raw = checks.array(name, logits)
-    keep = checks.mask_for(mask, raw)
-    if mask is None:
-        return checks.log_weights(name, raw), keep
-    x = checks.log_weights(name, raw, keep)
-    return torch.where(keep.any(-1, keepdim=True), x, 0.0), keep
-
-
-def _pair(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    a = checks.finite("p", p)
-    b = checks.finite("q", q, like=a)
-    for name, x in (("p", a), ("q", b)):
-        if not checks.all_hold(x >= 0):
-            raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
-    return a, b
+def _inhabited(logits: Tensor, mask: Tensor) -> Tensor:
+    # A group without candidates has no distribution; any finite logits keep its arithmetic, and its gradient, quiet.
+    return torch.where(mask.any(-1, keepdim=True), logits, 0.0)

@@ -27,13 +27,8 @@ def tpo_single_target(logp_old: Tensor, advantages: Tensor, eta: float = 1.0, ma
     tensor([ 1., -2.])
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw)
-    x = _below_one(checks.log_probabilities("logp_old", raw, keep).detach())
-    tilt = checks.finite("advantages", advantages, keep, tuple(raw.shape)).detach() / eta
-    t = x - _log1mexp(x) + tilt
-    most = torch.finfo(t.dtype).max
-    return torch.where(keep, t.clamp(-most, most), 0.0)
+    x, keep = checks.group("logp_old", logp_old, mask, checks.log_probabilities)
+    return _tpo_single_target(x, checks.finite("advantages", advantages, keep), eta, keep)
 
 
 def tpo_single_loss(logp: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,11 +47,24 @@ def tpo_single_loss(logp: Tensor, target: Tensor, mask: Tensor | None = None) ->
     >>> tpo_single_loss(torch.tensor([0.5, 0.25]).log(), torch.zeros(2))
     tensor([0.6931, 0.8370])
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    x = _below_one(checks.log_probabilities("logp", raw, keep))
-    t = checks.finite("target", target, keep, tuple(raw.shape)).detach()
-    return torch.where(keep, -(torch.sigmoid(t) * x + torch.sigmoid(-t) * _log1mexp(x)), 0.0)
+    x, keep = checks.group("logp", logp, mask, checks.log_probabilities)
+    return _tpo_single_loss(x, checks.finite("target", target, keep), keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries are 0.
+
+
+def _tpo_single_target(logp_old: Tensor, advantages: Tensor, eta: float, mask: Tensor) -> Tensor:
+    x = _below_one(logp_old.detach())
+    t = x - _log1mexp(x) + advantages.detach() / eta
+    most = torch.finfo(t.dtype).max
+    return torch.where(mask, t.clamp(-most, most), 0.0)
+
+
+def _tpo_single_loss(logp: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    x, t = _below_one(logp), target.detach()
+    return torch.where(mask, -(torch.sigmoid(t) * x + torch.sigmoid(-t) * _log1mexp(x)), 0.0)
 
 
 def _below_one(logp: Tensor) -> Tensor:

@@ -36,21 +36,28 @@ def standardize(scores: Tensor, mask: Tensor | None = None, tau: float = 0.0, co
     """
     checks.choice("compat", compat, COMPAT)
     tau = checks.non_negative("tau", tau)
-    raw = checks.array("scores", scores)
-    keep = checks.mask_for(mask, raw)
-    s = checks.finite("scores", raw if raw.is_floating_point() else _above_lowest(raw, keep), keep).detach()
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    return _standardize(s, keep, tau, compat)
+
+
+# The scores come in a dtype of their own, which says what is rounding.
+
+
+def _standardize(scores: Tensor, mask: Tensor, tau: float = 0.0, compat: str | None = None) -> Tensor:
+    floating = scores.is_floating_point()
+    s = _floats(scores.detach() if floating else torch.where(mask, _above_lowest(scores, mask), 0.0))
     # Integers become float32, yet were exact: they are judged, as in the reference, as float64.
-    resolution = torch.finfo(s.dtype if raw.is_floating_point() else torch.float64).eps
-    count = keep.sum(-1, keepdim=True).clamp(min=1)
+    resolution = torch.finfo(s.dtype if floating else torch.float64).eps
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
     # Scores are first divided by their largest magnitude, so that squares neither overflow nor vanish.
     largest = s.abs().amax(-1, keepdim=True)
     # By a normal number, since the reciprocal of a subnormal one overflows.
     scale = largest.clamp(min=torch.finfo(s.dtype).tiny)
     s = s / scale
-    centred = torch.where(keep, s - s.sum(-1, keepdim=True) / count, 0.0)
+    centred = torch.where(mask, s - s.sum(-1, keepdim=True) / count, 0.0)
     sigma = (centred.square().sum(-1, keepdim=True) / count).sqrt()
-    top = torch.where(keep, s, -math.inf).amax(-1, keepdim=True)
-    constant = top - torch.where(keep, s, math.inf).amin(-1, keepdim=True) <= CONSTANT_ULPS * resolution
+    top = torch.where(mask, s, -math.inf).amax(-1, keepdim=True)
+    constant = top - torch.where(mask, s, math.inf).amin(-1, keepdim=True) <= CONSTANT_ULPS * resolution
     width = torch.where(constant, 1.0, torch.hypot(sigma, tau / scale))
     u = torch.where(constant, 0.0, centred / width)
     if compat == "author":
@@ -58,9 +65,14 @@ def standardize(scores: Tensor, mask: Tensor | None = None, tau: float = 0.0, co
     return u
 
 
-def _above_lowest(raw: Tensor, keep: Tensor) -> Tensor:
+def _floats(x: Tensor) -> Tensor:
+    # Half precision is computed in float32 (deviation D4).
+    return x.to(torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.get_default_dtype())
+
+
+def _above_lowest(scores: Tensor, mask: Tensor) -> Tensor:
     # Standardised scores ignore a shift, and float32 cannot tell 16,777,216 from 16,777,217: shift while still exact.
-    whole = raw.long()
-    above = whole - torch.where(keep, whole, torch.iinfo(whole.dtype).max).amin(-1, keepdim=True)
+    whole = scores.long()
+    above = whole - torch.where(mask, whole, torch.iinfo(whole.dtype).max).amin(-1, keepdim=True)
     # A difference of 2⁶³ or more has wrapped around to a negative number.
     return above.to(torch.get_default_dtype()) + torch.where(above < 0, INTEGERS, 0.0)

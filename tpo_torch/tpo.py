@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tpo_torch import checks, simplex
-from tpo_torch.standardize import standardize
+from tpo_torch import checks, simplex, standardize
 
 
 def tpo_target(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -26,14 +25,8 @@ def tpo_target(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | Non
     tensor([0.8808, 0.1192])
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw)
-    x = checks.log_weights("logp_old", raw, keep).detach()
-    u = checks.finite("u", u, keep, tuple(raw.shape)).detach()
-    tilt = _from_top(torch.where(x == -math.inf, -math.inf, u)) / eta
-    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
-    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
-    return simplex.softmax(_from_top(x) + tilt, mask)
+    x, keep = checks.group("logp_old", logp_old, mask)
+    return _tpo_target(x, checks.finite("u", u, keep), eta, keep)
 
 
 def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -50,11 +43,8 @@ def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> tpo_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    q = checks.distribution("q", q, keep, tuple(raw.shape))
-    logs = simplex.log_softmax(raw, mask, name="logp")
-    return -torch.where(q == 0, 0.0, q * logs).sum(-1)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_loss(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -72,15 +62,8 @@ def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask
     tensor(0.3069)
     """
     eta = checks.positive("eta", eta)
-    raw = checks.array("logp_old", logp_old)
-    keep = checks.mask_for(mask, raw)
-    r = checks.distribution("r", r, keep, tuple(raw.shape))
-    u = checks.finite("u", u, keep, tuple(raw.shape)).detach()
-    # From log p_old, since p_old itself underflows under a wide anchor.
-    gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(
-        r == 0, 0.0, simplex.log_softmax(raw, mask, name="logp_old").detach()
-    )
-    return (r * (u - eta * gap)).sum(-1)
+    x, keep = checks.group("logp_old", logp_old, mask)
+    return _tpo_objective(checks.distribution("r", r, keep), x, checks.finite("u", u, keep), eta, keep)
 
 
 def tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -95,9 +78,8 @@ def tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Ten
     >>> tpo_coefficients(torch.zeros(2), torch.tensor([0.75, 0.25]))
     tensor([ 0.2500, -0.2500])
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    return checks.distribution("q", q, keep, tuple(raw.shape)) - simplex.softmax(raw, mask, name="logp").detach()
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_coefficients(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_surrogate_loss(logp: Tensor, coefficients: Tensor) -> Tensor:
@@ -114,9 +96,8 @@ def tpo_surrogate_loss(logp: Tensor, coefficients: Tensor) -> Tensor:
     >>> tpo_surrogate_loss(torch.tensor([-1.0, -2.0]), torch.tensor([0.25, -0.25]))
     tensor(-0.2500)
     """
-    c = checks.finite("coefficients", coefficients).detach()
-    x = checks.finite_log_weights("logp", logp, c != 0, tuple(c.shape))
-    return -(c * x).sum(-1)
+    c = checks.finite("coefficients", coefficients)
+    return _tpo_surrogate_loss(checks.finite_log_weights("logp", logp, c != 0), c)
 
 
 def tpo(
@@ -141,8 +122,11 @@ def tpo(
     >>> tpo(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    q = tpo_target(logp_old, standardize(scores, mask, tau, compat), eta, mask)
-    return tpo_loss(logp, q, mask)
+    checks.choice("compat", compat, standardize.COMPAT)
+    eta, tau = checks.positive("eta", eta), checks.non_negative("tau", tau)
+    s, keep = checks.group("scores", scores, mask, checks.scores)
+    old = checks.log_weights("logp_old", logp_old, keep)
+    return _tpo(checks.log_weights("logp", logp, keep), old, s, eta, keep, tau, compat)
 
 
 def tpo_weights(u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -159,9 +143,9 @@ def tpo_weights(u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tens
     >>> tpo_weights(torch.tensor([1.0, -1.0]))
     tensor([0.8808, 0.1192])
     """
-    raw = checks.array("u", u)
-    u = checks.finite("u", raw, checks.mask_for(mask, raw))
-    return tpo_target(torch.zeros_like(u), u, eta, mask)
+    eta = checks.positive("eta", eta)
+    tilt, keep = checks.group("u", u, mask, checks.finite)
+    return _tpo_weights(tilt, eta, keep)
 
 
 def tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -178,11 +162,59 @@ def tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | Non
     >>> tpo_ratio_loss(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([0.75, 0.25]))
     tensor(0.6931)
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
-    w = checks.distribution("w", w, keep, tuple(raw.shape))
-    return tpo_loss(torch.where(keep, checks.log_weights("logp", raw, keep) - old, 0.0), w, mask)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    return _tpo_ratio_loss(x, old, checks.distribution("w", w, keep), keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _tpo_target(logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+    return simplex._softmax(_tilted(logp_old.detach(), u.detach(), eta), mask)
+
+
+def _tpo_loss(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+    q = q.detach()
+    return -torch.where(q == 0, 0.0, q * simplex._log_softmax(logp, mask)).sum(-1)
+
+
+def _tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+    r, u, log_p = r.detach(), u.detach(), simplex._log_softmax(logp_old.detach(), mask)
+    # From log p_old, since p_old itself underflows under a wide anchor.
+    gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(r == 0, 0.0, log_p)
+    return (r * (u - eta * gap)).sum(-1)
+
+
+def _tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+    return q.detach() - simplex._softmax(logp.detach(), mask)
+
+
+def _tpo_surrogate_loss(logp: Tensor, coefficients: Tensor) -> Tensor:
+    return -(coefficients.detach() * logp).sum(-1)
+
+
+def _tpo(
+    logp: Tensor, logp_old: Tensor, scores: Tensor, eta: float, mask: Tensor, tau: float, compat: str | None
+) -> Tensor:
+    return _tpo_loss(logp, _tpo_target(logp_old, standardize._standardize(scores, mask, tau, compat), eta, mask), mask)
+
+
+def _tpo_weights(u: Tensor, eta: float, mask: Tensor) -> Tensor:
+    return _tpo_target(torch.zeros_like(u).masked_fill(~mask, -math.inf), u, eta, mask)
+
+
+def _tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+    return _tpo_loss(logp - logp_old.detach(), w, mask)
+
+
+def _tilted(logp_old: Tensor, u: Tensor, eta: float) -> Tensor:
+    """The logits that the target is the softmax of."""
+    tilt = _from_top(torch.where(logp_old == -math.inf, -math.inf, u)) / eta
+    # Removing each maximum first keeps the digits of both terms, leaves softmax(logp_old) bit for bit when u is
+    # constant, and makes the limit η → 0 exact: p_old restricted to the best candidates.
+    return _from_top(logp_old) + tilt
 
 
 def _from_top(x: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tpo_torch import checks, simplex
-from tpo_torch.tpo import tpo_loss, tpo_target
+from tpo_torch import checks, simplex, tpo
 
 
 def tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -24,8 +23,8 @@ def tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> T
     >>> tpo_no_anchor_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    raw = checks.array("logp", logp)
-    return tpo_loss(raw, checks.distribution("w", w, checks.mask_for(mask, raw), tuple(raw.shape)), mask)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_no_anchor_loss(x, checks.distribution("w", w, keep), keep)
 
 
 def tpo_tempered_loss(
@@ -49,12 +48,13 @@ def tpo_tempered_loss(
     >>> tpo_tempered_loss(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]), temperature=4.0)
     tensor(0.6931)
     """
-    temperature = checks.positive("temperature", temperature)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    old = checks.log_weights("logp_old", logp_old, keep, tuple(raw.shape))
-    q = tpo_target(old / temperature, u, eta, mask)
-    return tpo_loss(checks.log_weights("logp", raw, keep) / temperature, q, mask)
+    eta, temperature = checks.positive("eta", eta), checks.positive("temperature", temperature)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.log_weights("logp_old", logp_old, keep)
+    for name, logits in (("logp", x), ("logp_old", old)):
+        # Divided by a tiny temperature, they may all be −inf.
+        checks.log_weights(name, logits.detach() / temperature, keep)
+    return _tpo_tempered_loss(x, old, checks.finite("u", u, keep), eta, temperature, keep)
 
 
 def tpo_length_normalised_loss(
@@ -78,13 +78,10 @@ def tpo_length_normalised_loss(
     >>> tpo_length_normalised_loss(logp, logp, torch.tensor([1.0, -1.0]), torch.tensor([2, 1]))
     tensor(0.6931)
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    n = torch.where(keep, checks.finite("lengths", lengths, keep, tuple(raw.shape)), 1.0).detach()
-    if not checks.all_hold(n >= 1):
-        raise ValueError(f"lengths: got {float(n.min()):g}, expected at least 1 token; mask the empty candidate")
-    q = tpo_target(checks.log_weights("logp_old", logp_old, keep, tuple(raw.shape)) / n, u, eta, mask)
-    return tpo_loss(checks.log_weights("logp", raw, keep) / n, q, mask)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old, n = checks.log_weights("logp_old", logp_old, keep), checks.lengths("lengths", lengths, keep)
+    return _tpo_length_normalised_loss(x, old, checks.finite("u", u, keep), n, eta, keep)
 
 
 def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,15 +97,8 @@ def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> 
     >>> tpo_reverse_kl_loss(torch.zeros(2), torch.tensor([0.5, 0.5]))
     tensor(0.)
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    q = checks.distribution("q", q, keep, tuple(raw.shape))
-    logs = simplex.log_softmax(raw, mask, name="logp")
-    p = torch.exp(logs)
-    # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.
-    inside = p != 0
-    d = torch.where(inside, logs, 0.0) - torch.log(torch.where(inside, q, 1.0))
-    return (torch.where(inside, p, 0.0) * d).sum(-1)
+    x, keep = checks.group("logp", logp, mask)
+    return _tpo_reverse_kl_loss(x, checks.distribution("q", q, keep), keep)
 
 
 def tpo_reverse_loss(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -125,8 +115,12 @@ def tpo_reverse_loss(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0
     >>> tpo_reverse_loss(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0]))
     tensor(0.4338)
     """
-    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
-    return (p * d).sum(-1) + normaliser
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    tilt = checks.finite("u", u, keep)
+    checks.finite("u", tilt / eta, keep)
+    return _tpo_reverse_loss(x, old, tilt, eta, keep)
 
 
 def tpo_reverse_coefficients(
@@ -143,25 +137,65 @@ def tpo_reverse_coefficients(
     >>> tpo_reverse_coefficients(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, -1.0])).tolist()
     [0.5, -0.5]
     """
-    p, d, _ = _log_gap_to_target(checks.array("logp", logp).detach(), logp_old, u, eta, mask)
+    eta = checks.positive("eta", eta)
+    x, keep = checks.group("logp", logp, mask)
+    old = checks.finite_log_weights("logp_old", logp_old, keep)
+    tilt = checks.finite("u", u, keep)
+    checks.finite("u", tilt / eta, keep)
+    return _tpo_reverse_coefficients(x, old, tilt, eta, keep)
+
+
+# -- what is computed, of tensors that were checked ----------------------------------------------------------------
+# Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
+
+
+def _tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+    return tpo._tpo_loss(logp, w, mask)
+
+
+def _tpo_tempered_loss(
+    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, temperature: float, mask: Tensor
+) -> Tensor:
+    return tpo._tpo_loss(logp / temperature, tpo._tpo_target(logp_old / temperature, u, eta, mask), mask)
+
+
+def _tpo_length_normalised_loss(
+    logp: Tensor, logp_old: Tensor, u: Tensor, lengths: Tensor, eta: float, mask: Tensor
+) -> Tensor:
+    n = lengths.detach()
+    return tpo._tpo_loss(logp / n, tpo._tpo_target(logp_old / n, u, eta, mask), mask)
+
+
+def _tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+    logs = simplex._log_softmax(logp, mask)
+    p = torch.exp(logs)
+    # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.
+    inside = p != 0
+    d = torch.where(inside, logs, 0.0) - torch.log(torch.where(inside, q.detach(), 1.0))
+    return (torch.where(inside, p, 0.0) * d).sum(-1)
+
+
+def _tpo_reverse_loss(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+    p, d, normaliser = _log_gap_to_target(logp, logp_old, u, eta, mask)
+    return (p * d).sum(-1) + normaliser
+
+
+def _tpo_reverse_coefficients(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+    p, d, _ = _log_gap_to_target(logp.detach(), logp_old, u, eta, mask)
     # Plus zero, so that a coefficient of nothing is 0 and not −0.
     return 0.0 - p * (d - (p * d).sum(-1, keepdim=True))
 
 
 def _log_gap_to_target(
-    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor | None
+    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return p, log p − log p_old − u/η, and by group the log of the sum that q is divided by."""
-    eta = checks.positive("eta", eta)
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    old = checks.finite_log_weights("logp_old", logp_old, keep, tuple(raw.shape)).detach()
-    tilt = checks.finite("u", u, keep, tuple(raw.shape)).detach() / eta
-    logs = simplex.log_softmax(raw, keep, name="logp")
-    logs_old = simplex.log_softmax(old, keep, name="logp_old")
+    old, tilt = logp_old.detach(), u.detach() / eta
+    logs = simplex._log_softmax(logp, mask)
+    logs_old = simplex._log_softmax(torch.where(mask, old, -math.inf), mask)
     # Both branches of `where` must be finite where p = 0, or autograd makes 0·inf = NaN.
-    inside = keep & (logs.detach().exp() != 0)
+    inside = mask & (logs.detach().exp() != 0)
     logs = torch.where(inside, logs, 0.0)
     gap = logs - torch.where(inside, logs_old, 0.0) - torch.where(inside, tilt, 0.0)
-    normaliser = simplex.logsumexp(torch.where(keep, logs_old + tilt, -math.inf), keep)
-    return torch.where(inside, logs.exp(), 0.0), gap, torch.where(keep.any(-1), normaliser, 0.0)
+    normaliser = simplex._logsumexp(torch.where(mask, logs_old + tilt, -math.inf), mask)
+    return torch.where(inside, logs.exp(), 0.0), gap, torch.where(mask.any(-1), normaliser, 0.0)

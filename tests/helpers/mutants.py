@@ -33,7 +33,7 @@ class Mutant:
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
     """The mutant in place of the function, for as long as the context lasts."""
-    stem, name = mutant.function.split(".")
+    stem, _, name = mutant.function.rpartition(".")
     module = importlib.import_module(f"{mutant.package}.{stem}")
     original = getattr(module, name)
     source = inspect.getsource(original)
@@ -77,56 +77,62 @@ DG = "test_dg.test_gradient_is_the_gated_advantage"
 
 MUTANTS = (
     # The method, in the reference.
-    Mutant("sign flip", "tpo_ref", "tpo.tpo_grad", ") - checks", ") + checks", GRADIENT),
-    Mutant("sign flip of the loss", "tpo_ref", "tpo.tpo_loss", "-np.where", "+np.where", GRADIENT),
-    Mutant("ddof 1", "tpo_ref", "standardize.standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
-    Mutant("dropped anchor", "tpo_ref", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
-    Mutant("tilt downwards", "tpo_ref", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
-    Mutant("temperature upside down", "tpo_ref", "tpo.tpo_target", "_from_top(u) / eta", "_from_top(u) * eta", TARGET),
-    Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "softmax(raw, keep,", "softmax(raw,", MASKED_GRADIENT),
-    Mutant("dropped mask", "tpo_ref", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
+    Mutant("sign flip", "tpo_ref", "tpo._tpo_grad", ") - q", ") + q", GRADIENT),
+    Mutant("sign flip of the loss", "tpo_ref", "tpo._tpo_loss", "-np.where", "+np.where", GRADIENT),
+    Mutant("ddof 1", "tpo_ref", "standardize._standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
+    Mutant("dropped anchor", "tpo_ref", "tpo._tilted", "_from_top(logp_old) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_ref", "tpo._tilted", "+ tilt", "- tilt", TARGET),
+    Mutant("temperature upside down", "tpo_ref", "tpo._tilted", " / eta", " * eta", TARGET),
+    Mutant("dropped mask", "tpo_ref", "tpo.tpo_grad", "logp, mask)", "logp, None)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_ref", "standardize._standardize", "mask.sum(", "(mask | True).sum(", MASKED),
     Mutant(
         "literal σ = 0",
         "tpo_ref",
-        "standardize.standardize",
-        "spread <= CONSTANT_ULPS * _resolution(raw)",
+        "standardize._standardize",
+        "spread <= CONSTANT_ULPS * _resolution(scores)",
         "sigma <= 0.0",
         ROUNDING,
     ),
     # The method, in the mirror.
-    Mutant("sign flip", "tpo_torch", "tpo.tpo_loss", "-torch.where", "+torch.where", GRADIENT),
-    Mutant("ddof 1", "tpo_torch", "standardize.standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE),
-    Mutant("dropped anchor", "tpo_torch", "tpo.tpo_target", "_from_top(x) + tilt", "tilt", TARGET),
-    Mutant("tilt downwards", "tpo_torch", "tpo.tpo_target", "+ tilt", "- tilt", TARGET),
-    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_target", "raw, keep).detach()", "raw, keep)", GRAPH),
-    Mutant("lost stop-gradient", "tpo_torch", "tpo.tpo_coefficients", ").detach()", ")", GRAPH),
-    Mutant("lost stop-gradient", "tpo_torch", "standardize.standardize", "keep).detach()", "keep)", SCORES_GRAPH),
-    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "softmax(raw, mask,", "softmax(raw,", MASKED_GRADIENT),
-    Mutant("dropped mask", "tpo_torch", "standardize.standardize", "keep.sum(", "(keep | True).sum(", MASKED),
+    Mutant("sign flip", "tpo_torch", "tpo._tpo_loss", "-torch.where", "+torch.where", GRADIENT),
+    Mutant(
+        "ddof 1", "tpo_torch", "standardize._standardize", "True) / count)", "True) / (count - 1 + 1e-9))", VARIANCE
+    ),
+    Mutant("dropped anchor", "tpo_torch", "tpo._tilted", "_from_top(logp_old) + tilt", "tilt", TARGET),
+    Mutant("tilt downwards", "tpo_torch", "tpo._tilted", "+ tilt", "- tilt", TARGET),
+    Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_target", "logp_old.detach()", "logp_old", GRAPH),
+    Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_coefficients", "logp.detach()", "logp", GRAPH),
+    Mutant("lost stop-gradient", "tpo_torch", "standardize._standardize", "scores.detach()", "scores", SCORES_GRAPH),
+    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "logp, mask)", "logp, None)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "standardize._standardize", "mask.sum(", "(mask | True).sum(", MASKED),
     # Baselines: the clip, the pull towards the reference, the gate.
     Mutant("lost clip", "tpo_ref", "ppo.clipped_objective_grad", CLIP, UNCLIPPED, PPO),
     Mutant("lost clip", "tpo_torch", "ppo.clipped_objective", CLIP, UNCLIPPED.replace("np", "torch"), PPO),
     Mutant("penalty pushes away", "tpo_ref", "grpo._each_grad", "- beta", "+ beta", GRPO),
-    Mutant("gate upside down", "tpo_ref", "dg._gated", "-a * x", "a * x", DG),
-    Mutant("lost stop-gradient", "tpo_torch", "dg.dg_loss", "x.detach()", "x", DG),
+    Mutant("gate upside down", "tpo_ref", "dg._gate", "-advantages * logp", "advantages * logp", DG),
+    Mutant("lost stop-gradient", "tpo_torch", "dg._dg_loss", "logp.detach()", "logp", DG),
     # One sampled action.
-    Mutant("tilt downwards", "tpo_ref", "single.tpo_single_target", "(x) + tilt", "(x) - tilt", SINGLE),
-    Mutant("tilt downwards", "tpo_torch", "single.tpo_single_target", "(x) + tilt", "(x) - tilt", SINGLE),
-    Mutant("odds taken for probability", "tpo_ref", "single.tpo_single_target", "x - _log1mexp(x)", "x", SINGLE),
-    Mutant("sign flip", "tpo_ref", "single.tpo_single_grad", "size * -np", "size * np", SINGLE_GRADIENT),
-    Mutant("the others left out", "tpo_torch", "single.tpo_single_loss", "(-t) *", "(-t) * 0 *", SINGLE_GRADIENT),
-    Mutant("dropped mask", "tpo_torch", "single.tpo_single_loss", "where(keep,", "where(keep | True,", SINGLE_MASKED),
-    Mutant("lost stop-gradient", "tpo_torch", "single.tpo_single_target", "keep).detach()", "keep)", SINGLE_GRAPH),
+    Mutant("tilt downwards", "tpo_ref", "single._tpo_single_target", "(x) + tilt", "(x) - tilt", SINGLE),
+    Mutant("tilt downwards", "tpo_torch", "single._tpo_single_target", "(x) + adv", "(x) - adv", SINGLE),
+    Mutant("odds taken for probability", "tpo_ref", "single._tpo_single_target", "x - _log1mexp(x)", "x", SINGLE),
+    Mutant("sign flip", "tpo_ref", "single._tpo_single_grad", "size * -np", "size * np", SINGLE_GRADIENT),
+    Mutant("the others left out", "tpo_torch", "single._tpo_single_loss", "(-t) *", "(-t) * 0 *", SINGLE_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "single._tpo_single_loss", "where(mask,", "where(mask | True,", SINGLE_MASKED),
+    Mutant(
+        "lost stop-gradient", "tpo_torch", "single._tpo_single_target", "logp_old.detach()", "logp_old", SINGLE_GRAPH
+    ),
     # The optimiser and the figures of the sequence tasks.
     Mutant("no look-ahead", "tpo_ref", "muon._look_ahead", "(step + 1)", "step", MUON),
     Mutant("no look-ahead", "tpo_torch", "muon._look_ahead", "(step + 1)", "step", MUON),
     Mutant(
         "winners swapped with losers",
         "tpo_ref",
-        "diagnostics.winners_losers_weight",
+        "diagnostics.signal._winners_losers_weight",
         "above > slack",
         "above < slack",
         WEIGHTS,
     ),
-    Mutant("temperature upside down", "tpo_torch", "diagnostics._dominance", "sd * eta", "sd / eta", FIGURES),
+    Mutant(
+        "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
+    ),
 )

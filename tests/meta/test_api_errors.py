@@ -27,6 +27,8 @@ import tpo_torch
 LEFT_OUT = {"checks", "runs", "bandit", "kernels"}
 # Parts of a rule that get what has been checked.
 INNER = {"inside_clip", "clipped_objective", "clipped_objective_grad"}
+# Stems of more than one file.
+SPLIT = {"diagnostics"}
 HUGE = 10**400
 
 
@@ -91,11 +93,11 @@ def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every public function of the rules, by its whole name."""
     for package in (tpo_ref, tpo_torch):
         for info in pkgutil.iter_modules(package.__path__):
-            if info.ispkg or info.name in LEFT_OUT:
+            if (info.ispkg and info.name not in SPLIT) or info.name in LEFT_OUT:
                 continue
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             for name, function in vars(module).items():
-                own = inspect.isfunction(function) and function.__module__ == module.__name__
+                own = inspect.isfunction(function) and f"{function.__module__}.".startswith(f"{module.__name__}.")
                 if own and not name.startswith("_") and name not in INNER:
                     yield f"{module.__name__}.{name}", function
 

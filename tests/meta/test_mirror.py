@@ -16,13 +16,15 @@ NUMPY_STEMS = {"checks"}
 TORCH_STEMS = {"checks"}
 # Where names of the first version still lead to.
 EARLIER = {"bandit", "kernels", "runs"}
+# Stems of more than one file, whose names stand in the package.
+SPLIT = {"diagnostics"}
 # scipy's root finder has no mirror.
 NUMPY_NAMES = {"closed_form.no_anchor_root"}
 
 
 def stems(package: str) -> set[str]:
     """Modules of maths; the packages of experiments and studies have rooms of their own."""
-    return {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__"} - EARLIER
+    return ({p.stem for p in (ROOT / package).glob("*.py")} | SPLIT) - {"__init__"} - EARLIER
 
 
 RULES = sorted(stems("tpo_ref") - NUMPY_STEMS)
@@ -33,7 +35,9 @@ def public(package: str, stem: str) -> dict[str, Any]:
     return {
         name: thing
         for name, thing in vars(module).items()
-        if inspect.isfunction(thing) and thing.__module__ == module.__name__ and not name.startswith("_")
+        if inspect.isfunction(thing)
+        and f"{thing.__module__}.".startswith(f"{module.__name__}.")
+        and not name.startswith("_")
     }
 
 

@@ -70,7 +70,8 @@ def functions() -> list[str]:
         if importlib.util.find_spec(f"tpo_torch.{stem}"):
             module = importlib.import_module(f"tpo_torch.{stem}")
             members = inspect.getmembers(module, inspect.isfunction)
-            found += [f"{stem}.{n}" for n, f in members if f.__module__ == module.__name__ and not n.startswith("_")]
+            own = [name for name, f in members if f"{f.__module__}.".startswith(f"{module.__name__}.")]
+            found += [f"{stem}.{name}" for name in own if not name.startswith("_")]
     return found
 
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tpo_torch import checks, simplex
-from tpo_torch.diagnostics import zero_variance
+from tpo_torch import checks, scale, simplex, tpo, variants
+from tpo_torch.diagnostics import signal
 from tpo_torch.llm.packing import Coefficients, Packing, pack
 from tpo_torch.llm.rule_groups import rule_coefficients, rule_of
 from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings
 from tpo_torch.rules import POLICY
-from tpo_torch.scale import scale_scores
-from tpo_torch.tpo import tpo_coefficients, tpo_loss, tpo_target
-from tpo_torch.variants import tpo_reverse_coefficients, tpo_reverse_loss
 
 __all__ = [
     "ANCHORS",
@@ -97,46 +94,58 @@ def group_coefficients(
             checks.same_shape(name, column, tuple(groups.shape))
         if column is not None and name.startswith("logp") and not column.is_floating_point():
             raise TypeError(f"{name}: got {column.dtype}, expected log-probabilities; were token ids passed?")
-    keep = packing.mask if valid is None else packing.mask & packing.to_groups(valid)
+    keep = packing.mask if valid is None else packing.mask & packing.to_groups(checks.mask_for(valid, groups, "valid"))
     if rule is not None:
         nothing = scores.new_zeros(scores.shape, dtype=torch.promote_types(scores.dtype, torch.float32))
         old = nothing if logp_old is None else logp_old.detach()
         now = old if logp is None else logp.detach()
         return rule_coefficients(rule, packing, keep, now, old, scores, lengths, batches)
-    u = scale_scores(
-        packing.to_groups(scores),
-        settings.score_scale,
-        keep,
-        settings.tau,
-        None if settings.score_scale != "batch_std" else _of_batch(deviation, packing),
-    )
+    u = _tilts(settings, packing.to_groups(scores), keep, packing, deviation)
     u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))
     old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach()).to(u.dtype)
     now = old if logp is None or logp is logp_old else packing.to_groups(logp.detach()).to(u.dtype)
-    x_old, x, scale = _anchored(settings, old, now, keep, None if lengths is None else packing.to_groups(lengths))
-    q = tpo_target(x_old, u, settings.eta, keep)
-    weight = torch.where(zero_variance(u, keep) == 1, settings.idle_weight, 1.0).to(q.dtype)
+    x_old, x, unit = _anchored(settings, old, now, keep, None if lengths is None else packing.to_groups(lengths))
+    x_old, x = checks.log_weights("logp_old", x_old, keep), checks.log_weights("logp", x, keep)
     if settings.divergence == "reverse":
-        c, loss = (f(x, x_old, u, settings.eta, keep) for f in (tpo_reverse_coefficients, tpo_reverse_loss))
-    else:
-        c, loss = tpo_coefficients(x, q, keep), tpo_loss(x, q, keep)
+        checks.finite_log_weights("logp_old", x_old, keep)
+        checks.finite("scores", u / settings.eta, keep)
+    q = tpo._tpo_target(x_old, u, settings.eta, keep)
+    c, loss = _fitted(settings, x, x_old, u, q, keep)
+    weight = torch.where(signal._zero_variance(u, keep) == 1, settings.idle_weight, 1.0).to(q.dtype)
     by_row = (
         u,
-        simplex.softmax(x_old, keep),
-        simplex.softmax(x, keep),
+        simplex._softmax(x_old, keep),
+        simplex._softmax(x, keep),
         q,
         # Plus zero, so that a masked group has 0 and not −0.
-        torch.where(keep, c * weight.unsqueeze(-1) / scale, 0.0) + 0.0,
+        torch.where(keep, c * weight.unsqueeze(-1) / unit, 0.0) + 0.0,
     )
     u, p_old, p, q, c = (packing.to_rows(torch.where(keep, part, 0.0)) for part in by_row)
     return Coefficients(u, p_old, p, q, c, loss * weight, packing.to_rows(keep), packing.ids)
 
 
-def _of_batch(deviation: Tensor | None, packing: Packing) -> Tensor:
-    """(N,) to (G, 1): the deviation of the batch that each group belongs to."""
-    if deviation is None:
-        raise ValueError("deviation: got none, expected that of the batch; score_scale 'batch_std' divides by it")
-    return packing.to_groups(deviation)[:, :1]
+def _tilts(
+    settings: TargetSettings, scores: Tensor, keep: Tensor, packing: Packing, deviation: Tensor | None
+) -> Tensor:
+    """u (G, K) of scores (G, K), and the deviation (N,) of the batch that each row belongs to."""
+    checked = checks.successes if settings.score_scale == "group_mean" else checks.scores
+    s, sigma = checked("scores", scores, keep), None
+    if settings.score_scale == "batch_std":
+        if deviation is None:
+            raise ValueError("deviation: got none, expected that of the batch; score_scale 'batch_std' divides by it")
+        sigma = checks.deviations("deviation", packing.to_groups(deviation)[:, :1], s)
+    return scale._scale_scores(s, settings.score_scale, keep, settings.tau, sigma)
+
+
+def _fitted(
+    settings: TargetSettings, x: Tensor, x_old: Tensor, u: Tensor, q: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """c (G, K) in units of x, and the loss (G,), under the divergence that is asked for."""
+    if settings.divergence == "reverse":
+        cores = variants._tpo_reverse_coefficients, variants._tpo_reverse_loss
+        c, loss = (core(x, x_old, u, settings.eta, keep) for core in cores)
+        return c, loss
+    return tpo._tpo_coefficients(x, q, keep), tpo._tpo_loss(x, q, keep)
 
 
 def _anchored(

@@ -146,10 +146,10 @@ class Comparison(TrainerCallback):  # type: ignore[misc]
         if visited:
             raise RuntimeError(f"got {visited.total()} completions of no whole group, expected whole groups in a step")
         deviation = dense.batch_deviation(self.groups[number], self.settings)
-        rows = dense.group_rows(self.model, whole, old, self.settings)
+        each = dense.group_rows(self.model, whole, old, self.settings)
         if self.settings.rule:
-            losses = dense_rules.losses(self.settings.rule, rows)
+            losses = dense_rules.losses(self.settings.rule, each)
         else:
-            losses = [dense.group_loss(*row, self.settings, deviation) for row in rows]
+            losses = [dense.group_loss(*one, self.settings, deviation) for one in each]
         divisor = dense.mean_length(self.groups[number], self.settings) if self.settings.divide_by_length else 1.0
         return [loss / divisor for loss in losses]

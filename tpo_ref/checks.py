@@ -31,7 +31,7 @@ def group(
     name: str,
     x: ArrayLike,
     mask: ArrayLike | None,
-    kind: Callable[[str, NDArray[Any], Bools], NDArray[Any]] | None = None,
+    kind: Callable[[str, ArrayLike, Bools | None], NDArray[Any]] | None = None,
     mask_name: str = "mask",
 ) -> tuple[NDArray[Any], Bools]:
     """The array that gives a group its shape, and the mask of that shape, all True when None.
@@ -43,9 +43,9 @@ def group(
     >>> group("logp", [0.0, np.nan], [True, False])
     (array([  0., -inf]), array([ True, False]))
     """
-    raw = array(name, x)
-    keep = mask_for(mask, raw.shape, mask_name)
-    return (kind or log_weights)(name, raw, keep), keep
+    keep = None if mask is None else mask_for(mask, array(name, x).shape, mask_name)
+    values = (kind or log_weights)(name, x, keep)
+    return values, np.ones(values.shape, dtype=np.bool_) if keep is None else keep
 
 
 def rollout(logp: ArrayLike, logp_old: ArrayLike, advantages: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -137,16 +137,17 @@ def finite_log_weights(name: str, x: ArrayLike, mask: Bools | None = None, shape
     return finite(name, a, mask, shape)
 
 
-def scores(name: str, x: ArrayLike, mask: Bools) -> NDArray[Any]:
+def scores(name: str, x: ArrayLike, mask: Bools | None) -> NDArray[Any]:
     """Finite real numbers in a dtype of their own, which tells a spread from rounding; masked come back as 0."""
-    raw = array(name, x)
-    same_shape(name, raw, mask.shape)
-    a = np.where(mask, raw, raw.dtype.type(0))
+    a = array(name, x)
+    if mask is not None:
+        _fits(name, a, mask, None)
+        a = np.where(mask, a, a.dtype.type(0))
     _all_finite(name, a)
     return a
 
 
-def successes(name: str, x: ArrayLike, mask: Bools) -> NDArray[Any]:
+def successes(name: str, x: ArrayLike, mask: Bools | None) -> NDArray[Any]:
     """Scores that count successes: none is negative."""
     a = scores(name, x, mask)
     if (a < 0).any():
@@ -179,11 +180,12 @@ def masses(name: str, x: ArrayLike, mask: Bools | None = None, shape: tuple[int,
     return a
 
 
-def token_log_weights(name: str, x: ArrayLike, mask: Bools) -> Floats:
+def token_log_weights(name: str, x: ArrayLike, mask: Bools | None) -> Floats:
     """Finite log-probabilities of tokens, which have an axis of their own; masked entries come back as 0."""
-    if mask.ndim == 1:
-        raise ValueError(f"{name}: got shape {mask.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
-    return finite_log_weights(name, x, mask)
+    a = finite_log_weights(name, x, mask)
+    if a.ndim == 1:
+        raise ValueError(f"{name}: got shape {a.shape}, expected (..., K, T) with the tokens last; use grpo_loss")
+    return a
 
 
 def figures(name: str, x: ArrayLike) -> Floats:
@@ -200,10 +202,10 @@ def deviations(name: str, x: ArrayLike) -> Floats:
     return a
 
 
-def distribution(name: str, x: ArrayLike, mask: Bools, shape: tuple[int, ...] | None = None) -> Floats:
+def distribution(name: str, x: ArrayLike, mask: Bools | None, shape: tuple[int, ...] | None = None) -> Floats:
     """Non-negative, summing to 1 over the unmasked candidates of every group that has one."""
     a = masses(name, x, mask, shape)
-    off = np.abs(a.sum(-1) - mask.any(-1)).max()
+    off = np.abs(a.sum(-1) - (1.0 if mask is None else mask.any(-1))).max()
     if off > SUM_TOLERANCE:
         raise ValueError(f"{name}: a group sums to 1 only within {off:g}; was it made with another mask?")
     return a
@@ -337,10 +339,9 @@ def share(name: str, x: float) -> float:
 
 
 def _fits(name: str, a: NDArray[Any], mask: Bools | None, shape: tuple[int, ...] | None) -> None:
-    if shape is None and mask is not None:
-        shape = mask.shape
-    if shape is not None:
-        same_shape(name, a, shape)
+    wanted = mask.shape if shape is None and mask is not None else shape
+    if wanted is not None and a.shape != wanted:
+        same_shape(name, a, wanted)
 
 
 def _all_finite(name: str, x: NDArray[Any]) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -28,26 +28,44 @@ DTYPES = {
 }
 
 
+Kind = Callable[[str, Tensor, Tensor | None], Tensor]
+
+
+@overload
+def group(
+    name: str, x: Tensor, mask: Tensor | None, kind: Kind | None = ..., mask_name: str = ..., fill: Literal[True] = ...
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def group(
+    name: str, x: Tensor, mask: Tensor | None, kind: Kind | None = ..., mask_name: str = ..., *, fill: Literal[False]
+) -> tuple[Tensor, Tensor | None]: ...
+
+
 def group(
     name: str,
     x: Tensor,
     mask: Tensor | None,
-    kind: Callable[[str, Tensor, Tensor | None], Tensor] | None = None,
+    kind: Kind | None = None,
     mask_name: str = "mask",
-) -> tuple[Tensor, Tensor]:
+    fill: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """The tensor that gives a group its shape, and the mask of that shape, all True when None.
 
     Args: name, in errors; x (…, K); mask (…, K) bool, False = no candidate here; kind, the check of this module that
-        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors.
+        says what x may hold and what comes back at a masked entry, `log_weights` when None; mask_name, in errors; fill,
+        False where no mask shall stay None, which costs nothing.
     Raises: TypeError, ValueError as `array`, `mask_for` and that check.
 
     >>> group("logp", torch.tensor([0.0, math.nan]), torch.tensor([True, False]))
     (tensor([0., -inf]), tensor([ True, False]))
     """
-    x = array(name, x)
-    keep = mask_for(mask, x, mask_name)
-    # Without a mask nothing has to be filled in.
-    return (kind or log_weights)(name, x, None if mask is None else keep), keep
+    if mask is not None:
+        x = array(name, x)
+        mask = mask_for(mask, x, mask_name)
+    values = (kind or log_weights)(name, x, mask)
+    return values, torch.ones_like(values, dtype=torch.bool) if mask is None and fill else mask
 
 
 def rollout(logp: Tensor, logp_old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,17 +143,24 @@ def finite(
     _fits(name, x, mask if like is None else like, shape)
     if mask is not None:
         x = torch.where(mask, x, 0.0)
-    _all_finite(name, x)
+    if _suspect(x):
+        _refuse_infinite(name, x)
     return x
 
 
-def log_weights(name: str, x: Tensor, mask: Tensor | None = None, shape: tuple[int, ...] | None = None) -> Tensor:
+def log_weights(
+    name: str,
+    x: Tensor,
+    mask: Tensor | None = None,
+    shape: tuple[int, ...] | None = None,
+    like: Tensor | None = None,
+) -> Tensor:
     """Log-probabilities up to a constant; −inf allowed, not for a whole group; masked come back −inf."""
     x = _floating_logp(name, x)
-    _fits(name, x, mask, shape)
+    _fits(name, x, mask if like is None else like, shape)
     if mask is not None:
         x = torch.where(mask, x, -math.inf)
-    if _readable(x) and not _sums_to_finite(x):
+    if _suspect(x):
         if bool((torch.isnan(x) | (x == math.inf)).any()):
             raise ValueError(f"{name}: got NaN or +inf, expected log-probabilities in [-inf, inf); mask them")
         impossible = (x == -math.inf).all(-1)
@@ -161,8 +186,8 @@ def scores(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         _fits(name, x, mask)
         x = torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
-    if x.is_floating_point():
-        _all_finite(name, x)
+    if x.is_floating_point() and _suspect(x):
+        _refuse_infinite(name, x)
     return x
 
 
@@ -200,8 +225,8 @@ def lengths(name: str, x: Tensor, mask: Tensor | None = None, like: Tensor | Non
 def masses(name: str, x: Tensor, mask: Tensor | None = None, like: Tensor | None = None) -> Tensor:
     """Finite and non-negative, as a distribution is, whatever they sum to; masked entries come back as 0."""
     x = finite(name, x, mask, like=like)
-    if not all_hold(x >= 0):
-        raise ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
+    if _readable(x) and bool((x < 0).any()):
+        raise _negative(name, x)
     return x
 
 
@@ -228,12 +253,18 @@ def deviations(name: str, x: Tensor, like: Tensor) -> Tensor:
     return x
 
 
-def distribution(name: str, x: Tensor, mask: Tensor | None, shape: tuple[int, ...] | None = None) -> Tensor:
+def distribution(
+    name: str,
+    x: Tensor,
+    mask: Tensor | None,
+    shape: tuple[int, ...] | None = None,
+    like: Tensor | None = None,
+) -> Tensor:
     """Non-negative, summing to 1 over the unmasked candidates of every group that has one; detached."""
-    if shape is not None:
-        same_shape(name, array(name, x), shape)
-    x = masses(name, x, mask).detach()
+    x = finite(name, x, mask, shape, like).detach()
     if _readable(x):
+        if bool((x < 0).any()):
+            raise _negative(name, x)
         total = 1.0 if mask is None else mask.any(-1).to(x.dtype)
         off = float((x.sum(-1) - total).abs().max())
         if off > SUM_TOLERANCE:
@@ -344,17 +375,27 @@ def all_hold(condition: Tensor) -> bool:
 
 
 def _fits(name: str, x: Tensor, like: Tensor | None, shape: tuple[int, ...] | None = None) -> None:
-    if like is not None:
+    if like is not None and (x.shape != like.shape or x.device != like.device):
         same_shape(name, x, tuple(like.shape))
         same_device(name, x, like)
     if shape is not None:
         same_shape(name, x, shape)
 
 
-def _all_finite(name: str, x: Tensor) -> None:
-    if _readable(x) and not _sums_to_finite(x) and not bool(torch.isfinite(x).all()):
+def _suspect(x: Tensor) -> bool:
+    # NaN and infinity survive a sum, so a finite one clears every term in a single pass. Finite terms may still
+    # overflow: only then is each looked at.
+    return _readable(x) and not math.isfinite(float(x.detach().sum()))
+
+
+def _refuse_infinite(name: str, x: Tensor) -> None:
+    if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"{name}: got {bad} NaN or infinite of {x.numel()}; fix the scorer, or mask those candidates")
+
+
+def _negative(name: str, x: Tensor) -> ValueError:
+    return ValueError(f"{name}: got the negative entry {float(x.min()):g}, expected a distribution")
 
 
 def _scalar(name: str, x: float, what: str, holds: Any) -> float:
@@ -379,12 +420,6 @@ def _floating_logp(name: str, x: Tensor) -> Tensor:
 def _floats(x: Tensor) -> Tensor:
     # Half precision is computed in float32 (deviation D4): in bfloat16, 4,096 token log-probabilities err by 0.07 nats.
     return x.to(torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.get_default_dtype())
-
-
-def _sums_to_finite(x: Tensor) -> bool:
-    # NaN and infinity survive a sum, so a finite one clears every term in a single pass. Finite terms may still
-    # overflow: only then is each looked at.
-    return math.isfinite(float(x.detach().sum()))
 
 
 def _readable(x: Tensor) -> bool:

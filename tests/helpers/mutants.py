@@ -103,7 +103,7 @@ MUTANTS = (
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_target", "logp_old.detach()", "logp_old", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_coefficients", "logp.detach()", "logp", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "standardize._standardize", "scores.detach()", "scores", SCORES_GRAPH),
-    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "logp, mask)", "logp, None)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "logp, mask,", "logp, None,", MASKED_GRADIENT),
     Mutant("dropped mask", "tpo_torch", "standardize._standardize", "mask.sum(", "(mask | True).sum(", MASKED),
     # Baselines: the clip, the pull towards the reference, the gate.
     Mutant("lost clip", "tpo_ref", "ppo.clipped_objective_grad", CLIP, UNCLIPPED, PPO),

@@ -484,3 +484,13 @@ def test_what_is_no_distribution_is_refused(backend: Backend) -> None:
     for p in (np.array([1.5, -0.5]), np.array([0.5, 0.4])):
         with pytest.raises(ValueError, match=r"distribution|sums to 1"):
             backend.call("diagnostics.mode_moves", p, PAIR)
+
+
+def test_lengths_keep_their_digits_beside_half_precision() -> None:
+    x = torch.tensor([-1.0, -2.0, -4.0, -3.0])
+    lengths = torch.tensor([1001, 1002, 1004, 1003])
+    exact = mirror.correlation(x, lengths)
+    for half in (torch.float16, torch.bfloat16):
+        # Both can hold x, and neither can hold these lengths, or longer ones at all.
+        torch.testing.assert_close(mirror.correlation(x.to(half), lengths), exact)
+        torch.testing.assert_close(mirror.correlation(x.to(half), lengths + 2**20), exact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,30 @@ def test_a_masked_candidate_changes_nothing_and_gets_nothing(name: str, rollout:
         alone = {key: x[0][of["mask"][0]] for key, x in of.items()}
         if not rule.whole_batch:
             np.testing.assert_allclose(gradient(rule, alone), g[0][of["mask"][0]], atol=1e-12)
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", ["bool", "int64", "uint8", "float32"])
+def test_scores_come_in_any_real_dtype(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    logp, logp_old = rng.normal(size=(2, 3, 4))
+    scores, mask = rng.integers(0, 2, (3, 4)), rng.random((3, 4)) < 0.8
+    for other, rule in product((False, True), range(2)):
+        chosen = both(name, other)[rule]
+        of = {"logp": logp, "logp_old": logp_old, "scores": scores.astype(float), "mask": mask}
+        expected = gradient(chosen, of)
+        np.testing.assert_allclose(gradient(chosen, {**of, "scores": scores.astype(dtype)}), expected, rtol=1e-6)
+
+
+@every_rule
+def test_a_candidate_that_cannot_be_is_refused_where_the_rule_takes_none(name: str) -> None:
+    for rule in both(name, other=False):
+        of = {"logp": np.array([-np.inf, -1.0]), "logp_old": np.array([-2.0, -1.0]), "scores": np.array([0.0, 1.0])}
+        if rule.impossible:
+            assert np.isfinite(gradient(rule, of)).all()
+        else:
+            with pytest.raises(ValueError, match="logp: got 1 NaN or infinite"):
+                gradient(rule, of)
 
 
 @every_rule

@@ -122,7 +122,7 @@ class OwnRule(Rule):
         copies = (
             group.logp.copy(),
             group.logp_old.copy(),
-            checks.float64(group.scores).copy(),
+            group.float_scores.copy(),
             group.mask.copy(),
             group.lengths.copy(),
         )

@@ -25,8 +25,8 @@ def tpo_target(logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | Non
     tensor([0.8808, 0.1192])
     """
     eta = checks.positive("eta", eta)
-    x, keep = checks.group("logp_old", logp_old, mask)
-    return _tpo_target(x, checks.finite("u", u, keep), eta, keep)
+    x, keep = checks.group("logp_old", logp_old, mask, fill=False)
+    return _tpo_target(x, checks.finite("u", u, keep, like=x), eta, keep)
 
 
 def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,8 +43,8 @@ def tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> tpo_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    x, keep = checks.group("logp", logp, mask)
-    return _tpo_loss(x, checks.distribution("q", q, keep), keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    return _tpo_loss(x, checks.distribution("q", q, keep, like=x), keep)
 
 
 def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -62,8 +62,8 @@ def tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask
     tensor(0.3069)
     """
     eta = checks.positive("eta", eta)
-    x, keep = checks.group("logp_old", logp_old, mask)
-    return _tpo_objective(checks.distribution("r", r, keep), x, checks.finite("u", u, keep), eta, keep)
+    x, keep = checks.group("logp_old", logp_old, mask, fill=False)
+    return _tpo_objective(checks.distribution("r", r, keep, like=x), x, checks.finite("u", u, keep, like=x), eta, keep)
 
 
 def tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -78,8 +78,8 @@ def tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Ten
     >>> tpo_coefficients(torch.zeros(2), torch.tensor([0.75, 0.25]))
     tensor([ 0.2500, -0.2500])
     """
-    x, keep = checks.group("logp", logp, mask)
-    return _tpo_coefficients(x, checks.distribution("q", q, keep), keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    return _tpo_coefficients(x, checks.distribution("q", q, keep, like=x), keep)
 
 
 def tpo_surrogate_loss(logp: Tensor, coefficients: Tensor) -> Tensor:
@@ -162,32 +162,32 @@ def tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | Non
     >>> tpo_ratio_loss(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([0.75, 0.25]))
     tensor(0.6931)
     """
-    x, keep = checks.group("logp", logp, mask)
-    old = checks.finite_log_weights("logp_old", logp_old, keep)
-    return _tpo_ratio_loss(x, old, checks.distribution("w", w, keep), keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    old = checks.finite_log_weights("logp_old", logp_old, keep, like=x)
+    return _tpo_ratio_loss(x, old, checks.distribution("w", w, keep, like=x), keep)
 
 
 # -- what is computed, of tensors that were checked ----------------------------------------------------------------
 # Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
 
 
-def _tpo_target(logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+def _tpo_target(logp_old: Tensor, u: Tensor, eta: float, mask: Tensor | None) -> Tensor:
     return simplex._softmax(_tilted(logp_old.detach(), u.detach(), eta), mask)
 
 
-def _tpo_loss(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+def _tpo_loss(logp: Tensor, q: Tensor, mask: Tensor | None) -> Tensor:
     q = q.detach()
     return -torch.where(q == 0, 0.0, q * simplex._log_softmax(logp, mask)).sum(-1)
 
 
-def _tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor) -> Tensor:
+def _tpo_objective(r: Tensor, logp_old: Tensor, u: Tensor, eta: float, mask: Tensor | None) -> Tensor:
     r, u, log_p = r.detach(), u.detach(), simplex._log_softmax(logp_old.detach(), mask)
     # From log p_old, since p_old itself underflows under a wide anchor.
     gap = torch.log(torch.where(r == 0, 1.0, r)) - torch.where(r == 0, 0.0, log_p)
     return (r * (u - eta * gap)).sum(-1)
 
 
-def _tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+def _tpo_coefficients(logp: Tensor, q: Tensor, mask: Tensor | None) -> Tensor:
     return q.detach() - simplex._softmax(logp.detach(), mask)
 
 
@@ -205,7 +205,7 @@ def _tpo_weights(u: Tensor, eta: float, mask: Tensor) -> Tensor:
     return _tpo_target(torch.zeros_like(u).masked_fill(~mask, -math.inf), u, eta, mask)
 
 
-def _tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+def _tpo_ratio_loss(logp: Tensor, logp_old: Tensor, w: Tensor, mask: Tensor | None) -> Tensor:
     return _tpo_loss(logp - logp_old.detach(), w, mask)
 
 

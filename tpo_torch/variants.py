@@ -23,8 +23,8 @@ def tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None = None) -> T
     >>> tpo_no_anchor_loss(torch.zeros(2), torch.tensor([1.0, 0.0]))
     tensor(0.6931)
     """
-    x, keep = checks.group("logp", logp, mask)
-    return _tpo_no_anchor_loss(x, checks.distribution("w", w, keep), keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    return _tpo_no_anchor_loss(x, checks.distribution("w", w, keep, like=x), keep)
 
 
 def tpo_tempered_loss(
@@ -49,12 +49,12 @@ def tpo_tempered_loss(
     tensor(0.6931)
     """
     eta, temperature = checks.positive("eta", eta), checks.positive("temperature", temperature)
-    x, keep = checks.group("logp", logp, mask)
-    old = checks.log_weights("logp_old", logp_old, keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    old = checks.log_weights("logp_old", logp_old, keep, like=x)
     for name, logits in (("logp", x), ("logp_old", old)):
         # Divided by a tiny temperature, they may all be −inf.
         checks.log_weights(name, logits.detach() / temperature, keep)
-    return _tpo_tempered_loss(x, old, checks.finite("u", u, keep), eta, temperature, keep)
+    return _tpo_tempered_loss(x, old, checks.finite("u", u, keep, like=x), eta, temperature, keep)
 
 
 def tpo_length_normalised_loss(
@@ -79,9 +79,9 @@ def tpo_length_normalised_loss(
     tensor(0.6931)
     """
     eta = checks.positive("eta", eta)
-    x, keep = checks.group("logp", logp, mask)
-    old, n = checks.log_weights("logp_old", logp_old, keep), checks.lengths("lengths", lengths, keep)
-    return _tpo_length_normalised_loss(x, old, checks.finite("u", u, keep), n, eta, keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    old, n = checks.log_weights("logp_old", logp_old, keep, like=x), checks.lengths("lengths", lengths, keep, like=x)
+    return _tpo_length_normalised_loss(x, old, checks.finite("u", u, keep, like=x), n, eta, keep)
 
 
 def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -97,8 +97,8 @@ def tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None = None) -> 
     >>> tpo_reverse_kl_loss(torch.zeros(2), torch.tensor([0.5, 0.5]))
     tensor(0.)
     """
-    x, keep = checks.group("logp", logp, mask)
-    return _tpo_reverse_kl_loss(x, checks.distribution("q", q, keep), keep)
+    x, keep = checks.group("logp", logp, mask, fill=False)
+    return _tpo_reverse_kl_loss(x, checks.distribution("q", q, keep, like=x), keep)
 
 
 def tpo_reverse_loss(logp: Tensor, logp_old: Tensor, u: Tensor, eta: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -149,24 +149,24 @@ def tpo_reverse_coefficients(
 # Their masked entries hold what the checks put there: −inf in logits, 0 elsewhere.
 
 
-def _tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+def _tpo_no_anchor_loss(logp: Tensor, w: Tensor, mask: Tensor | None) -> Tensor:
     return tpo._tpo_loss(logp, w, mask)
 
 
 def _tpo_tempered_loss(
-    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, temperature: float, mask: Tensor
+    logp: Tensor, logp_old: Tensor, u: Tensor, eta: float, temperature: float, mask: Tensor | None
 ) -> Tensor:
     return tpo._tpo_loss(logp / temperature, tpo._tpo_target(logp_old / temperature, u, eta, mask), mask)
 
 
 def _tpo_length_normalised_loss(
-    logp: Tensor, logp_old: Tensor, u: Tensor, lengths: Tensor, eta: float, mask: Tensor
+    logp: Tensor, logp_old: Tensor, u: Tensor, lengths: Tensor, eta: float, mask: Tensor | None
 ) -> Tensor:
     n = lengths.detach()
     return tpo._tpo_loss(logp / n, tpo._tpo_target(logp_old / n, u, eta, mask), mask)
 
 
-def _tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor) -> Tensor:
+def _tpo_reverse_kl_loss(logp: Tensor, q: Tensor, mask: Tensor | None) -> Tensor:
     logs = simplex._log_softmax(logp, mask)
     p = torch.exp(logs)
     # 0·log 0 = 0 where p = 0; both branches of `where` must be finite there, or autograd makes 0·inf = NaN.

@@ -24,7 +24,7 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         ("_get_per_token_logps_and_entropies", "forward"),
         ("_compute_loss", "forward"),
         ("_make_ready", "coefficients"),
-        ("_seen", "coefficients"),
+        ("_weigh", "coefficients"),
         ("_close_window", "coefficients"),
     )
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 from helpers.backends import BACKENDS
 
@@ -32,27 +35,49 @@ class Mutant:
 
 @contextmanager
 def planted(mutant: Mutant) -> Iterator[None]:
-    """The mutant in place of the function, for as long as the context lasts."""
-    stem, _, name = mutant.function.rpartition(".")
-    module = importlib.import_module(f"{mutant.package}.{stem}")
-    original = getattr(module, name)
-    source = inspect.getsource(original)
+    """The mutant in place of the function, or method of a class, for as long as the context lasts."""
+    home, name = mutant.function.rsplit(".", 1)
+    module, owner = located(f"{mutant.package}.{home}")
+    original = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(original))
     assert source.count(mutant.old) == 1, f"{mutant}: {mutant.old!r} stands {source.count(mutant.old)} times"
+    before = vars(module).get(name, module)
     exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant}>", "exec"), vars(module))
+    if owner is not module:
+        # A method was compiled beside its class: moved into it, and what bore its name in the module put back.
+        setattr(owner, name, vars(module).pop(name))
+        if before is not module:
+            setattr(module, name, before)
     try:
         yield
     finally:
-        setattr(module, name, original)
+        setattr(owner, name, original)
+
+
+def located(path: str) -> tuple[ModuleType, Any]:
+    """The module of a path, and what the path names: the module itself, or a class in it."""
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError:
+        home, name = path.rsplit(".", 1)
+        module = importlib.import_module(home)
+        return module, getattr(module, name)
+    return module, module
 
 
 def holds(mutant: Mutant) -> None:
-    """Run the property named for a mutant on the mutant's backend; AssertionError when it fails."""
+    """Run the property named for a mutant on the mutant's backend; AssertionError when it fails.
+
+    A property over the list of rules is named with one of them, as in "test_rules.a_property[grpo]".
+    """
     module, name = mutant.caught_by.split(".")
+    name, _, rule = name.rstrip("]").partition("[")
     check = getattr(importlib.import_module(module), name)
     takes_backend = "backend" in inspect.signature(check).parameters
-    check(**({"backend": BACKENDS[mutant.backend]} if takes_backend else {}))
+    check(**({"backend": BACKENDS[mutant.backend]} if takes_backend else {}), **({"name": rule} if rule else {}))
 
 
+RULE = "test_rules.test_gradient_is_autograd_is_central_difference_in_both_backends"
 GRADIENT = "test_tpo.test_the_gradient_is_p_minus_q"
 TARGET = "test_tpo.test_the_target_is_the_old_distribution_tilted"
 MASKED = "test_standardize.test_a_masked_candidate_changes_nothing"
@@ -103,7 +128,7 @@ MUTANTS = (
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_target", "logp_old.detach()", "logp_old", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "tpo._tpo_coefficients", "logp.detach()", "logp", GRAPH),
     Mutant("lost stop-gradient", "tpo_torch", "standardize._standardize", "scores.detach()", "scores", SCORES_GRAPH),
-    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "logp, mask)", "logp, None)", MASKED_GRADIENT),
+    Mutant("dropped mask", "tpo_torch", "tpo.tpo_loss", "logp, mask,", "logp, None,", MASKED_GRADIENT),
     Mutant("dropped mask", "tpo_torch", "standardize._standardize", "mask.sum(", "(mask | True).sum(", MASKED),
     # Baselines: the clip, the pull towards the reference, the gate.
     Mutant("lost clip", "tpo_ref", "ppo.clipped_objective_grad", CLIP, UNCLIPPED, PPO),
@@ -134,5 +159,32 @@ MUTANTS = (
     ),
     Mutant(
         "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
+    ),
+    # The rules as objects.
+    Mutant(
+        "mean over all groups",
+        "tpo_ref",
+        "families.clipped.Informed._weight",
+        "told.size / max(int(told.sum()), 1)",
+        "1.0",
+        f"{RULE}[grpo_masked]",
+    ),
+    Mutant("baseline added", "tpo_ref", "families.weighted.Baselined._advantages", "- self", "+ self", f"{RULE}[ppo]"),
+    Mutant("baseline added", "tpo_torch", "families.weighted.Baselined._advantages", "- self", "+ self", f"{RULE}[dg]"),
+    Mutant(
+        "temperature left out",
+        "tpo_torch",
+        "families.tilted.TpoTempered._coefficients",
+        "group.mask) / self.temperature",
+        "group.mask)",
+        f"{RULE}[tpo_tempered]",
+    ),
+    Mutant(
+        "anchor of the other form",
+        "tpo_ref",
+        "families.tilted.TpoRatio._tilted",
+        "group.logp_old",
+        "0 * group.logp_old",
+        f"{RULE}[tpo_ratio]",
     ),
 )

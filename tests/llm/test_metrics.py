@@ -43,6 +43,7 @@ def table(**columns: Any) -> CompletionRows:
         "score": [1, 0, 0, 0, 0.5, 0, 0, 0, 0, 0],
         "valid": [1, 1, 1, 1, 1, 0, 0, 0, 1, 1],
         "deviation": [0.4] * n,
+        "round": [1] * n,
         "length": [2, 5, 3, 4, 1, 6, 0, 2, 3, 3],
         "digest": [5, 6, 5, 1, 2, 1, 3, 3, 9, 9],
         "finished": [1, 1, 0, 1, 1, 0, 0, 1, 1, 1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,11 @@ def test_training_again_begins_with_a_round_of_its_own(tmp_path: Path) -> None:
     trainer.train()
     assert len(watch.rounds) == 1
     assert tiny_llm.apart(trainer, watch, tiny_llm.model()) < EXACT
+
+
+def test_the_class_says_which_hooks_it_overrides_and_why() -> None:
+    own = {name for name, thing in vars(tiny_llm.TargetPOTrainer).items() if callable(thing)}
+    inherited = {name for name in own if any(name in vars(base) for base in GRPOTrainer.__mro__[:-1])} - {"__init__"}
+    doc = tiny_llm.TargetPOTrainer.__doc__ or ""
+    listed = set(re.findall(r"^    - `(\w+)`: ", doc, re.MULTILINE))
+    assert listed == inherited

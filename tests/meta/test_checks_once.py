@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+import torch
+
+from tpo_ref.rules import RULES
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_api_errors import FUNCTIONS, INNER, arguments
+from test_api_errors import EXAMPLES, FUNCTIONS, INNER, arguments
 
 ROOT = Path(__file__).parents[2]
 # What acts on no group: optimisers, closed forms of one policy, and names.
@@ -27,18 +31,23 @@ ON_GROUPS = [name for name in FUNCTIONS if name.split(".")[1] not in NO_GROUP]
 
 def calls_into_checks(name: str, given: dict[str, Any]) -> list[str]:
     """The checks that one call of a public function enters from outside, in their order."""
-    checks = str(ROOT / name.split(".")[0] / "checks.py")
+    return entered_checks(name.split(".")[0], lambda: FUNCTIONS[name](**given))
+
+
+def entered_checks(package: str, call: Callable[[], Any]) -> list[str]:
+    """The checks of a package that a call enters from outside, in their order."""
+    checks = str(ROOT / package / "checks")
     entered = []
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        caller = frame.f_back.f_code.co_filename if frame.f_back else checks
-        if event == "call" and frame.f_code.co_filename == checks != caller:
+        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        if event == "call" and frame.f_code.co_filename.startswith(checks) and not caller.startswith(checks):
             entered.append(frame.f_code.co_name)
 
     before = sys.getprofile()
     sys.setprofile(profile)
     try:
-        FUNCTIONS[name](**given)
+        call()
     finally:
         sys.setprofile(before)
     return entered
@@ -53,10 +62,23 @@ def test_a_call_checks_each_argument_once(name: str, masked: bool) -> None:
     assert len(entered) <= MOST, entered
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("package", ["tpo_ref", "tpo_torch"])
+def test_a_rule_checks_each_argument_once(package: str, name: str, masked: bool) -> None:
+    rule = importlib.import_module(f"{package}.rules").named(name)
+    given = {key: EXAMPLES[key] for key in ("logp", "logp_old", "scores", "lengths", *(["mask"] if masked else []))}
+    if package == "tpo_torch":
+        given = {key: torch.as_tensor(x) for key, x in given.items()}
+    entered = entered_checks(package, lambda: rule.gradient(**given))
+    assert 0 < len(entered) <= MOST, entered
+
+
 def sources(package: str) -> dict[str, str]:
     """The text of every file of the stems, by its place below the package."""
     root = ROOT / package
-    paths = [p for stem in STEMS for p in (root / f"{stem}.py", *sorted((root / stem).glob("*.py"))) if p.exists()]
+    paths = [*sorted((root / "families").glob("*.py"))]
+    paths += [p for stem in STEMS for p in (root / f"{stem}.py", *sorted((root / stem).glob("*.py"))) if p.exists()]
     return {str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in paths}
 
 

@@ -21,13 +21,29 @@ GROUP, CANDIDATES = "group", "candidates"
 
 
 class ScoredGroup(NamedTuple):
-    """One checked batch of groups, (…, K) each; at a masked candidate logp, logp_old and scores are 0, lengths 1."""
+    """One checked batch of groups, (…, K) each; at a masked candidate logp, logp_old and scores are 0, lengths 1.
+
+    Scores keep their dtype, which says what is rounding; `float_scores` are in that of log-probabilities. `logits` and
+    `logits_old` are the log-probabilities once more, −inf where masked, as a softmax takes them.
+    """
 
     logp: Floats
     logp_old: Floats
     scores: Any
     mask: Bools
     lengths: Floats
+
+    @property
+    def float_scores(self) -> Floats:
+        return checks.float64(self.scores)
+
+    @property
+    def logits(self) -> Floats:
+        return np.where(self.mask, self.logp, -np.inf)
+
+    @property
+    def logits_old(self) -> Floats:
+        return np.where(self.mask, self.logp_old, -np.inf)
 
 
 def option(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
@@ -60,7 +76,8 @@ class Rule:
 
     Class attributes: name; source, where it comes from; aliases, other names; reads, of what its coefficients are a
     function: "scores", "moved" (scores and ℓ − ℓ_old) or "policy"; reduction, "group" where the loss is one number for
-    a group whatever K, "candidates" where it is a sum over candidates (deviation D33).
+    a group whatever K, "candidates" where it is a sum over candidates (deviation D33);
+    impossible, whether a candidate may have probability 0, −inf in logp and logp_old.
     Raises: TypeError, ValueError for an option out of range.
     """
 
@@ -69,6 +86,7 @@ class Rule:
     aliases: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = POLICY
     reduction: ClassVar[str] = CANDIDATES
+    impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -94,6 +112,11 @@ class Rule:
         """Whether the gradient depends on how many tokens a candidate has."""
         return False
 
+    @property
+    def counts_successes(self) -> bool:
+        """Whether scores must not be negative, since the rule divides by their mean."""
+        return False
+
     def gradient(
         self,
         logp: ArrayLike,
@@ -115,7 +138,7 @@ class Rule:
         >>> named("tpo").gradient([0.0, 0.0], [0.0, 0.0], [1.0, 0.0]).round(4).tolist()
         [-0.3808, 0.3808]
         """
-        group = checked(logp, logp_old, scores, mask, lengths)
+        group = checked(self, logp, logp_old, scores, mask, lengths)
         # Plus zero, so that nothing is −0.
         return np.asarray(np.where(group.mask, self._gradient(group), 0.0) + 0.0)
 
@@ -124,31 +147,25 @@ class Rule:
 
 
 def checked(
+    rule: Rule,
     logp: ArrayLike,
     logp_old: ArrayLike,
     scores: ArrayLike,
     mask: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
 ) -> ScoredGroup:
-    """The arguments of `Rule.gradient`, checked once and made neutral at masked candidates.
+    """The arguments of a rule's `gradient`, checked once and made neutral at masked candidates.
 
     Args, Raises: as `Rule.gradient`. Returns: `ScoredGroup`; scores keep their dtype, which says what is rounding.
 
-    >>> checked([0.0, -9.0], [0.0, -9.0], [1.0, float("nan")], [True, False]).scores.tolist()
+    >>> from tpo_ref.rules import named
+    >>> checked(named("tpo"), [0.0, -9.0], [0.0, -9.0], [1.0, float("nan")], [True, False]).scores.tolist()
     [1.0, 0.0]
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw.shape)
-    given = checks.array("scores", scores)
-    checks.finite("scores", given, keep, raw.shape)
-    n = np.ones(raw.shape) if lengths is None else checks.finite("lengths", lengths, keep, raw.shape)
-    n = np.where(keep, n, 1.0)
-    if (n < 1).any():
-        raise ValueError(f"lengths: got {n.min():g}, expected at least 1 token; mask the empty candidate")
-    return ScoredGroup(
-        np.where(keep, checks.log_weights("logp", raw, keep), 0.0),
-        np.where(keep, checks.log_weights("logp_old", logp_old, keep, raw.shape), 0.0),
-        np.where(keep, given, np.zeros((), given.dtype)),
-        keep,
-        n,
-    )
+    weights = checks.log_weights if rule.impossible else checks.finite_log_weights
+    now, keep = checks.group("logp", logp, mask, weights)
+    old = weights("logp_old", logp_old, keep, now.shape)
+    given = (checks.successes if rule.counts_successes else checks.scores)("scores", scores, keep)
+    checks.same_shape("scores", given, now.shape)
+    n = np.ones(now.shape) if lengths is None else checks.lengths("lengths", lengths, keep)
+    return ScoredGroup(np.where(keep, now, 0.0), np.where(keep, old, 0.0), given, keep, n)

@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tpo_ref import advantages, checks
+from tpo_ref import advantages, checks, dapo, grpo, gspo, ppo
 from tpo_ref.checks import Floats
-from tpo_ref.dapo import dapo_grad, informative
 from tpo_ref.families.base import MOVED, Rule, ScoredGroup, option, optional
 from tpo_ref.families.weighted import Baselined
-from tpo_ref.grpo import grpo_grad
-from tpo_ref.gspo import gspo_grad
-from tpo_ref.ppo import ppo_grad
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Ppo(Baselined):
     epsilon: float = option(0.2, checks.non_negative, "width of the clip")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return ppo_grad(group.logp, group.logp_old, self._advantages(group), self.epsilon)
+        return ppo._ppo_grad(group.logp, group.logp_old, self._advantages(group), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class DrGrpo(Rule):
     epsilon: float = option(0.2, checks.non_negative, "width of the clip")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        a = advantages.centred(group.scores, group.mask)
-        return ppo_grad(group.logp, group.logp_old, a, self.epsilon)
+        a = advantages._centred(group.scores, group.mask)
+        return ppo._ppo_grad(group.logp, group.logp_old, a, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Informed(Rule):
         """(…, 1): 0 for a group that is left out, else how much the others count for it."""
         if not self.drop_idle:
             return 1.0
-        told = informative(group.scores, group.mask)
+        told = dapo._informative(group.scores, group.mask)
         return (told * told.size / max(int(told.sum()), 1))[..., None]
 
 
@@ -70,11 +66,11 @@ class Grpo(Informed):
     log_ratio_limit: float | None = option(None, optional(checks.positive), "clamp on |ℓ − ℓ_old|; None for none")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
         x = np.where(group.mask, group.logp - group.logp_old, 0.0)
         limit = math.inf if self.log_ratio_limit is None else self.log_ratio_limit
         near = group.logp if math.isinf(limit) else group.logp_old + np.clip(x, -limit, limit)
-        g = grpo_grad(near, group.logp_old, a, self.epsilon, self.beta)
+        g = grpo._grpo_grad(near, group.logp_old, a, self.epsilon, self.beta)
         return np.asarray(np.where(np.abs(x) <= limit, g, 0.0) * self._weight(group))
 
 
@@ -105,8 +101,8 @@ class Dapo(Informed):
     epsilon_std: float = option(1e-4, checks.non_negative, "added to the standard deviation")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
-        g = dapo_grad(group.logp, group.logp_old, a, self.epsilon_low, self.epsilon_high)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
+        g = dapo._dapo_grad(group.logp, group.logp_old, a, self.epsilon_low, self.epsilon_high)
         return np.asarray(g * self._weight(group))
 
 
@@ -124,5 +120,5 @@ class Gspo(Rule):
         return True
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
-        return gspo_grad(group.logp, group.logp_old, a, group.lengths, self.epsilon_low, self.epsilon_high)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
+        return gspo._gspo_grad(group.logp, group.logp_old, a, group.lengths, self.epsilon_low, self.epsilon_high)

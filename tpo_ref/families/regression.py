@@ -6,16 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tpo_ref import advantages, checks
+from tpo_ref import advantages, checks, dapo, pmpo, rebel, regression, simplex, tpo
 from tpo_ref.checks import Floats
-from tpo_ref.dapo import informative
 from tpo_ref.families.base import GROUP, MOVED, SCORES, Rule, ScoredGroup, option, optional, share
 from tpo_ref.families.weighted import Baselined
-from tpo_ref.pmpo import pmpo_grad
-from tpo_ref.rebel import rebel_grad
-from tpo_ref.regression import awr_grad, mpo_grad, mpo_temperature, mpo_weights
-from tpo_ref.simplex import softmax
-from tpo_ref.tpo import tpo_grad
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,7 @@ class Rebel(Rule):
     eta_r: float = option(1.0, checks.divisor, "nats per unit of score")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return rebel_grad(group.logp, group.logp_old, group.scores, self.eta_r, group.mask)
+        return rebel._rebel_grad(group.logp, group.logp_old, group.float_scores, self.eta_r, group.mask)
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Awr(Baselined):
     w_max: float = option(20.0, checks.positive, "largest weight")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return awr_grad(group.logp, self._advantages(group), self.beta, self.w_max, group.mask)
+        return regression._awr_grad(group.logp, self._advantages(group), self.beta, self.w_max, group.mask)
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,10 @@ class Mpo(Rule):
     epsilon: float = option(0.1, checks.divisor, "budget of KL divergence, in nats")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        temperature = mpo_temperature(group.scores, self.epsilon, None, group.mask)
-        return mpo_grad(group.logp, mpo_weights(group.scores, temperature, None, group.mask), group.mask)
+        scores = group.float_scores
+        temperature = regression._mpo_temperature(scores, self.epsilon, None, group.mask)
+        w = regression._mpo_weights(scores, temperature, None, group.mask)
+        return regression._mpo_grad(group.logp, w, group.mask)
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,11 @@ class Pmpo(Rule):
 
     def _gradient(self, group: ScoredGroup) -> Floats:
         if self.threshold is None:
-            above = advantages.centred(group.scores, group.mask)
+            above = advantages._centred(group.scores, group.mask)
         else:
-            above = group.scores - self.threshold
-        g = pmpo_grad(group.logp, group.logp_old, above > 0, self.alpha, self.beta, group.mask)
+            above = group.float_scores - self.threshold
+        g = pmpo._pmpo_grad(group.logp, group.logits_old, above > 0, self.alpha, self.beta, group.mask)
         if self.threshold is not None:
             return g
-        pull = self.beta * tpo_grad(group.logp, softmax(group.logp_old, group.mask), group.mask)
-        return np.asarray(np.where(informative(group.scores, group.mask)[..., None], g, pull))
+        pull = self.beta * tpo._tpo_grad(group.logits, simplex._softmax(group.logits_old, group.mask), group.mask)
+        return np.asarray(np.where(dapo._informative(group.scores, group.mask)[..., None], g, pull))

@@ -6,24 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tpo_ref import checks
+from tpo_ref import checks, dapo, pg, scale, tpo, variants
 from tpo_ref.checks import Floats
-from tpo_ref.dapo import informative
 from tpo_ref.families.base import CANDIDATES, GROUP, MOVED, SCORES, Rule, ScoredGroup, option
-from tpo_ref.pg import group_pg_grad
-from tpo_ref.scale import SCALES, scale_scores
-from tpo_ref.tpo import tpo_grad, tpo_ratio_grad, tpo_target, tpo_weights
-from tpo_ref.variants import (
-    tpo_length_normalised_grad,
-    tpo_no_anchor_grad,
-    tpo_reverse_grad,
-    tpo_tempered_grad,
-)
 
 
 def score_scale(name: str, x: str) -> str:
     """One of `tpo_ref.scale.SCALES`."""
-    checks.choice(name, x, SCALES)
+    checks.choice(name, x, scale.SCALES)
     return x
 
 
@@ -34,18 +24,23 @@ class Tilted(Rule):
     reduction = GROUP
     eta: float = option(1.0, checks.positive, "temperature of the tilt u/η")
     tau: float = option(0.0, checks.non_negative, "noise of the scorer, in the unit of the scores")
-    scale: str = option("group_std", score_scale, f"unit of the scores, one of {', '.join(SCALES)}")
+    scale: str = option("group_std", score_scale, f"unit of the scores, one of {', '.join(scale.SCALES)}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        scale_scores([0.0], self.scale, tau=self.tau)
+        if self.tau and self.scale not in scale.WITH_NOISE:
+            raise ValueError(f"tau: got {self.tau:g}, expected 0 under scale {self.scale!r}, which has no deviation")
 
     @property
     def whole_batch(self) -> bool:
         return self.scale == "batch_std"
 
+    @property
+    def counts_successes(self) -> bool:
+        return self.scale == "group_mean"
+
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return self._tilted(group, scale_scores(group.scores, self.scale, group.mask, self.tau))
+        return self._tilted(group, scale._scale_scores(group.scores, self.scale, group.mask, self.tau))
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
         raise NotImplementedError
@@ -56,10 +51,11 @@ class Tpo(Tilted):
     """Cross-entropy of the group's softmax to the target p_old exp(u/η)."""
 
     name, source = "tpo", "Paper: Eqs 2-3"
+    impossible = True
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        q = tpo_target(group.logp_old, u, self.eta, group.mask)
-        return tpo_grad(group.logp, q, group.mask)
+        q = tpo._tpo_target(group.logits_old, u, self.eta, group.mask)
+        return tpo._tpo_grad(group.logits, q, group.mask)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class TpoRatio(Tilted):
     aliases = ("lpo",)
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return tpo_ratio_grad(group.logp, group.logp_old, tpo_weights(u, self.eta, group.mask), group.mask)
+        return tpo._tpo_ratio_grad(group.logits, group.logp_old, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
 
 @dataclass(frozen=True)
@@ -81,8 +77,8 @@ class TpoRatioReverse(Tilted):
     aliases = ("lpo_reverse",)
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        x = np.where(group.mask, group.logp - group.logp_old, 0.0)
-        return tpo_reverse_grad(x, np.zeros_like(x), u, self.eta, group.mask)
+        x = group.logits - group.logp_old
+        return variants._tpo_reverse_grad(x, np.zeros(x.shape), u, self.eta, group.mask)
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,10 @@ class TpoNoAnchor(Tilted):
     """Cross-entropy to softmax(u/η), the old policy left out: an ablation with a wrong fixed point."""
 
     name, source = "tpo_no_anchor", "Paper: Sec. 5, Fig. 8"
+    impossible = True
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return tpo_no_anchor_grad(group.logp, tpo_weights(u, self.eta, group.mask), group.mask)
+        return variants._tpo_no_anchor_grad(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,11 @@ class TpoTempered(Tilted):
     """TPO with both softmaxes taken at a temperature."""
 
     name, source = "tpo_tempered", "ours, deviation D5"
+    impossible = True
     temperature: float = option(1.0, checks.positive, "T of softmax(ℓ/T); η·T keeps the tilt")
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return tpo_tempered_grad(group.logp, group.logp_old, u, self.eta, self.temperature, group.mask)
+        return variants._tpo_tempered_grad(group.logits, group.logits_old, u, self.eta, self.temperature, group.mask)
 
 
 @dataclass(frozen=True)
@@ -111,13 +109,16 @@ class TpoLengthNormalised(Tilted):
     """TPO on mean token log-probabilities."""
 
     name, source = "tpo_length_normalised", "ours, deviation D5"
+    impossible = True
 
     @property
     def uses_lengths(self) -> bool:
         return True
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return tpo_length_normalised_grad(group.logp, group.logp_old, u, group.lengths, self.eta, group.mask)
+        return variants._tpo_length_normalised_grad(
+            group.logits, group.logits_old, u, group.lengths, self.eta, group.mask
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class TpoReverseKl(Tilted):
     name, source = "tpo_reverse_kl", "ours, deviation D81"
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return tpo_reverse_grad(group.logp, group.logp_old, u, self.eta, group.mask)
+        return variants._tpo_reverse_grad(group.logits, group.logp_old, u, self.eta, group.mask)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class GroupPg(Tilted):
     name, source, reads, reduction = "group_pg", "Paper: Group PG", SCORES, CANDIDATES
 
     def _tilted(self, group: ScoredGroup, u: Floats) -> Floats:
-        return group_pg_grad(group.logp, u, self.eta)
+        return pg._group_pg_grad(group.logp, u, self.eta)
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,10 @@ class Ce(Rule):
     """Cross-entropy to the best candidates, which only an oracle knows; nothing for a group of equal scores."""
 
     name, source, reduction = "ce", "Paper: CE", GROUP
+    impossible = True
 
     def _gradient(self, group: ScoredGroup) -> Floats:
         best = group.mask & (group.scores == np.where(group.mask, group.scores, -np.inf).max(-1, keepdims=True))
         w = best / np.maximum(best.sum(-1, keepdims=True), 1)
-        told = informative(group.scores, group.mask)[..., None]
-        return np.asarray(np.where(told, tpo_grad(group.logp, w, group.mask), 0.0))
+        told = dapo._informative(group.scores, group.mask)[..., None]
+        return np.asarray(np.where(told, tpo._tpo_grad(group.logits, w, group.mask), 0.0))

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tpo_ref import advantages, checks
+from tpo_ref import advantages, checks, dg, pg
 from tpo_ref.checks import Floats
-from tpo_ref.dg import dg_grad
 from tpo_ref.families.base import SCORES, Rule, ScoredGroup, option, optional
-from tpo_ref.pg import pg_grad
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Weighted(Rule):
     reads = SCORES
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return pg_grad(group.logp, self._advantages(group))
+        return pg._pg_grad(group.logp, self._advantages(group))
 
     def _advantages(self, group: ScoredGroup) -> Floats:
         raise NotImplementedError
@@ -34,8 +32,8 @@ class Baselined(Rule):
 
     def _advantages(self, group: ScoredGroup) -> Floats:
         if self.baseline is None:
-            return advantages.centred(group.scores, group.mask)
-        return np.where(group.mask, group.scores - self.baseline, 0.0)
+            return advantages._centred(group.scores, group.mask)
+        return np.where(group.mask, group.float_scores - self.baseline, 0.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Rloo(Weighted):
     name, source = "rloo", "RLOO"
 
     def _advantages(self, group: ScoredGroup) -> Floats:
-        return advantages.rloo(group.scores, group.mask)
+        return advantages._rloo(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,12 @@ class MaxRl(Weighted):
 
     name, source = "maxrl", "MaxRL"
 
+    @property
+    def counts_successes(self) -> bool:
+        return True
+
     def _advantages(self, group: ScoredGroup) -> Floats:
-        return advantages.maxrl(group.scores, group.mask)
+        return advantages._maxrl(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class ReinforcePp(Weighted):
         return True
 
     def _advantages(self, group: ScoredGroup) -> Floats:
-        return advantages.batch_standardised(group.scores, group.mask)
+        return advantages._batch_standardised(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ReinforcePpBaseline(Weighted):
         return True
 
     def _advantages(self, group: ScoredGroup) -> Floats:
-        return advantages.group_centred_batch_standardised(group.scores, group.mask)
+        return advantages._group_centred_batch_standardised(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -101,4 +103,4 @@ class Dg(Baselined):
     dg_eta: float = option(1.0, checks.positive, "temperature of the gate")
 
     def _gradient(self, group: ScoredGroup) -> Floats:
-        return dg_grad(group.logp, self._advantages(group), self.dg_eta)
+        return dg._dg_grad(group.logp, self._advantages(group), self.dg_eta)

@@ -52,8 +52,7 @@ class ChosenRule:
     @property
     def method(self) -> str:
         """The name of the method that it makes, fit to be part of a file name."""
-        options = [f"{name}{EQUALS}{value}" for name, value in self.options.items()]
-        return "-".join([self.name, *options])
+        return _method(self.name, self.options)
 
     def record(self) -> dict[str, object]:
         """What a stored result says of it."""
@@ -120,6 +119,46 @@ def listed() -> list[RuleEntry]:
         for name, kind in rules.RULES.items()
     ]
     return [*own, *(RuleEntry(p.name, p.name, f"{p.value}, another package") for p in entries.points(RULES_GROUP))]
+
+
+def method_of(text: str) -> str:
+    """The name of the method that a rule's text makes, fit to be part of a file name; reads no file.
+
+    >>> method_of("lpo,eta=0.5"), method_of("my.py:mine")
+    ('tpo_ratio-eta=0.5', 'mine')
+    """
+    place, options = parsed(text)
+    return _method(place.rpartition(FILE)[2] if FILE in place else rules.ALIASES.get(place, place), options)
+
+
+def _method(name: str, options: Mapping[str, Any]) -> str:
+    return "-".join([name, *(f"{option}{EQUALS}{value}" for option, value in options.items())])
+
+
+def file_of(text: str) -> Path | None:
+    """The file that a rule's text names; None where it names none."""
+    path, colon, _ = parsed(text)[0].rpartition(FILE)
+    return Path(path) if colon else None
+
+
+def text_of(rule: Any) -> str:
+    """The text that names a rule: itself, or that of an object of the list, with the options that are not its defaults.
+
+    Raises: TypeError for a function, or an object that holds one: a record needs the file that it comes from.
+
+    >>> text_of(rules.named("grpo", epsilon=0.1)), text_of("my.py:mine")
+    ('grpo,epsilon=0.1', 'my.py:mine')
+    """
+    if isinstance(rule, str):
+        return rule
+    name = getattr(type(rule), "name", None)
+    if name not in rules.RULES or type(rule).__name__ != rules.RULES[name].__name__:
+        raise TypeError(
+            f"rule: got {type(rule).__name__}, expected NAME[,OPTION=VALUE] or FILE.py:FUNCTION; write a function of "
+            "yours into a file, and give its place as text"
+        )
+    changed = [f for f in fields(rule) if getattr(rule, f.name) != f.default]
+    return SEPARATOR.join([name, *(f"{f.name}{EQUALS}{getattr(rule, f.name)}" for f in changed)])
 
 
 def parsed(text: str) -> tuple[str, dict[str, Any]]:

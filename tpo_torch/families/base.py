@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
@@ -20,13 +21,29 @@ GROUP, CANDIDATES = "group", "candidates"
 
 
 class ScoredGroup(NamedTuple):
-    """One checked batch of groups, (…, K) each; at a masked candidate logp, logp_old and scores are 0, lengths 1."""
+    """One checked batch of groups, (…, K) each; at a masked candidate logp, logp_old and scores are 0, lengths 1.
+
+    Scores keep their dtype, which says what is rounding; `float_scores` are in that of log-probabilities. `logits` and
+    `logits_old` are the log-probabilities once more, −inf where masked, as a softmax takes them.
+    """
 
     logp: Tensor
     logp_old: Tensor
     scores: Tensor
     mask: Tensor
     lengths: Tensor
+
+    @property
+    def float_scores(self) -> Tensor:
+        return self.scores.to(self.logp.dtype)
+
+    @property
+    def logits(self) -> Tensor:
+        return torch.where(self.mask, self.logp, -math.inf)
+
+    @property
+    def logits_old(self) -> Tensor:
+        return torch.where(self.mask, self.logp_old, -math.inf)
 
 
 def option(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
@@ -60,7 +77,8 @@ class Rule:
 
     Class attributes: name; source, where it comes from; aliases, other names; reads, of what its coefficients are a
     function: "scores", "moved" (scores and ℓ − ℓ_old) or "policy"; reduction, "group" where the loss is one number for
-    a group whatever K, "candidates" where it is a sum over candidates (deviation D33).
+    a group whatever K, "candidates" where it is a sum over candidates (deviation D33);
+    impossible, whether a candidate may have probability 0, −inf in logp and logp_old.
     Raises: TypeError, ValueError for an option out of range.
     """
 
@@ -69,6 +87,7 @@ class Rule:
     aliases: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = POLICY
     reduction: ClassVar[str] = CANDIDATES
+    impossible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -94,6 +113,11 @@ class Rule:
         """Whether the gradient depends on how many tokens a candidate has."""
         return False
 
+    @property
+    def counts_successes(self) -> bool:
+        """Whether scores must not be negative, since the rule divides by their mean."""
+        return False
+
     def loss(
         self,
         logp: Tensor,
@@ -115,7 +139,7 @@ class Rule:
         >>> named("tpo").loss(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, 0.0]))
         tensor(0.6931)
         """
-        return self._loss(checked(logp, logp_old, scores, mask, lengths))
+        return self._loss(checked(self, logp, logp_old, scores, mask, lengths))
 
     def gradient(
         self,
@@ -138,7 +162,7 @@ class Rule:
         >>> named("tpo").gradient(torch.zeros(2), torch.zeros(2), torch.tensor([1.0, 0.0]))
         tensor([-0.3808,  0.3808])
         """
-        group = checked(logp.detach(), logp_old, scores, mask, lengths)
+        group = checked(self, logp.detach(), logp_old, scores, mask, lengths)
         # Plus zero, so that nothing is −0.
         return torch.where(group.mask, self._gradient(group), 0.0) + 0.0
 
@@ -153,33 +177,28 @@ class Rule:
 
 
 def checked(
+    rule: Rule,
     logp: Tensor,
     logp_old: Tensor,
     scores: Tensor,
     mask: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> ScoredGroup:
-    """The arguments of `Rule.loss`, checked once and made neutral at masked candidates; only logp keeps its graph.
+    """The arguments of a rule's `loss`, checked once and made neutral at masked candidates; only logp keeps its graph.
 
     Args, Raises: as `Rule.loss`. Returns: `ScoredGroup`; scores keep their dtype, which says what is rounding.
 
-    >>> checked(*[torch.tensor([0.0, -9.0])] * 3, torch.tensor([True, False])).scores
+    >>> from tpo_torch.rules import named
+    >>> checked(named("tpo"), *[torch.tensor([0.0, -9.0])] * 3, torch.tensor([True, False])).scores
     tensor([0., 0.])
     """
-    raw = checks.array("logp", logp)
-    keep = checks.mask_for(mask, raw)
-    given = checks.array("scores", scores)
-    checks.finite("scores", given, keep, like=raw)
-    now = checks.log_weights("logp", raw, keep)
-    old = checks.log_weights("logp_old", logp_old, keep, tuple(raw.shape))
-    n = torch.ones_like(now) if lengths is None else checks.finite("lengths", lengths, keep, like=raw).to(now.dtype)
-    n = torch.where(keep, n, 1.0)
-    if not checks.all_hold(n >= 1):
-        raise ValueError(f"lengths: got {float(n.min()):g}, expected at least 1 token; mask the empty candidate")
-    return ScoredGroup(
-        torch.where(keep, now, 0.0),
-        torch.where(keep, old, 0.0).detach(),
-        torch.where(keep, given, torch.zeros((), dtype=given.dtype, device=given.device)).detach(),
-        keep,
-        n.detach(),
-    )
+    weights = checks.log_weights if rule.impossible else checks.finite_log_weights
+    now, keep = checks.group("logp", logp, mask, weights)
+    shape = tuple(now.shape)
+    keep = torch.ones_like(now, dtype=torch.bool) if keep is None else keep
+    old = weights("logp_old", logp_old, keep, shape).to(now.dtype)
+    given = (checks.successes if rule.counts_successes else checks.scores)("scores", scores, keep)
+    checks.same_shape("scores", given, shape)
+    n = torch.ones_like(now) if lengths is None else checks.lengths("lengths", lengths, keep).to(now.dtype)
+    now = torch.where(keep, now, 0.0)
+    return ScoredGroup(now, torch.where(keep, old, 0.0).detach(), given.detach(), keep, n.detach())

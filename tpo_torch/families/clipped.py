@@ -7,13 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpo_torch import advantages, checks
-from tpo_torch.dapo import dapo_loss, informative
+from tpo_torch import advantages, checks, dapo, grpo, gspo, ppo
 from tpo_torch.families.base import MOVED, Rule, ScoredGroup, option, optional
 from tpo_torch.families.weighted import Baselined
-from tpo_torch.grpo import grpo_loss
-from tpo_torch.gspo import gspo_loss
-from tpo_torch.ppo import ppo_loss
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class Ppo(Baselined):
     epsilon: float = option(0.2, checks.non_negative, "width of the clip")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        return ppo_loss(group.logp, group.logp_old, self._advantages(group), self.epsilon)
+        return ppo._ppo_loss(group.logp, group.logp_old, self._advantages(group), self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,8 @@ class DrGrpo(Rule):
     epsilon: float = option(0.2, checks.non_negative, "width of the clip")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        a = advantages.centred(group.scores, group.mask)
-        return ppo_loss(group.logp, group.logp_old, a, self.epsilon)
+        a = advantages._centred(group.scores, group.mask)
+        return ppo._ppo_loss(group.logp, group.logp_old, a, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Informed(Rule):
         """(…): 0 for a group that is left out, else how much the others count for it."""
         if not self.drop_idle:
             return torch.ones((), dtype=group.logp.dtype, device=group.logp.device)
-        told = informative(group.scores, group.mask)
+        told = dapo._informative(group.scores, group.mask)
         return told.to(group.logp.dtype) * (told.numel() / told.sum().clamp(min=1))
 
 
@@ -68,12 +64,12 @@ class Grpo(Informed):
     log_ratio_limit: float | None = option(None, optional(checks.positive), "clamp on |ℓ − ℓ_old|; None for none")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
         near = group.logp
         if self.log_ratio_limit is not None:
             x = group.logp - group.logp_old
             near = group.logp_old + x.clamp(-self.log_ratio_limit, self.log_ratio_limit)
-        return grpo_loss(near, group.logp_old, a, self.epsilon, self.beta) * self._weight(group)
+        return grpo._grpo_loss(near, group.logp_old, a, self.epsilon, self.beta) * self._weight(group)
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,8 @@ class Dapo(Informed):
     epsilon_std: float = option(1e-4, checks.non_negative, "added to the standard deviation")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
-        each = dapo_loss(group.logp, group.logp_old, a, self.epsilon_low, self.epsilon_high)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
+        each = dapo._dapo_loss(group.logp, group.logp_old, a, self.epsilon_low, self.epsilon_high)
         return each * self._weight(group)
 
 
@@ -122,5 +118,5 @@ class Gspo(Rule):
         return True
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        a = advantages.group_standardised(group.scores, self.epsilon_std, group.mask)
-        return gspo_loss(group.logp, group.logp_old, a, group.lengths, self.epsilon_low, self.epsilon_high)
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
+        return gspo._gspo_loss(group.logp, group.logp_old, a, group.lengths, self.epsilon_low, self.epsilon_high)

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpo_torch import advantages, checks
-from tpo_torch.dapo import informative
+from tpo_torch import advantages, checks, dapo, pmpo, rebel, regression, simplex, tpo
 from tpo_torch.families.base import GROUP, MOVED, SCORES, Rule, ScoredGroup, option, optional, share
 from tpo_torch.families.weighted import Baselined
-from tpo_torch.pmpo import pmpo_loss
-from tpo_torch.rebel import rebel_loss
-from tpo_torch.regression import awr_loss, mpo_loss, mpo_temperature, mpo_weights
-from tpo_torch.simplex import entropy, softmax
-from tpo_torch.tpo import tpo_loss
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,7 @@ class Rebel(Rule):
     eta_r: float = option(1.0, checks.divisor, "nats per unit of score")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        return rebel_loss(group.logp, group.logp_old, group.scores, self.eta_r, group.mask)
+        return rebel._rebel_loss(group.logp, group.logp_old, group.float_scores, self.eta_r, group.mask)
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Awr(Baselined):
     w_max: float = option(20.0, checks.positive, "largest weight")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        return awr_loss(group.logp, self._advantages(group), self.beta, self.w_max, group.mask)
+        return regression._awr_loss(group.logp, self._advantages(group), self.beta, self.w_max, group.mask)
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,10 @@ class Mpo(Rule):
     epsilon: float = option(0.1, checks.divisor, "budget of KL divergence, in nats")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        temperature = mpo_temperature(group.scores, self.epsilon, None, group.mask)
-        return mpo_loss(group.logp, mpo_weights(group.scores, temperature, None, group.mask), group.mask)
+        scores = group.float_scores
+        temperature = regression._mpo_temperature(scores, self.epsilon, None, group.mask)
+        w = regression._mpo_weights(scores, temperature, None, group.mask)
+        return regression._mpo_loss(group.logp, w, group.mask)
 
 
 @dataclass(frozen=True)
@@ -67,12 +63,12 @@ class Pmpo(Rule):
 
     def _loss(self, group: ScoredGroup) -> Tensor:
         if self.threshold is None:
-            above = advantages.centred(group.scores, group.mask)
+            above = advantages._centred(group.scores, group.mask)
         else:
-            above = group.scores - self.threshold
-        loss = pmpo_loss(group.logp, group.logp_old, above > 0, self.alpha, self.beta, group.mask)
+            above = group.float_scores - self.threshold
+        loss = pmpo._pmpo_loss(group.logp, group.logits_old, above > 0, self.alpha, self.beta, group.mask)
         if self.threshold is not None:
             return loss
-        old = softmax(group.logp_old, group.mask)
-        pull = self.beta * (tpo_loss(group.logp, old, group.mask) - entropy(old))
-        return torch.where(informative(group.scores, group.mask), loss, pull)
+        old = simplex._softmax(group.logits_old, group.mask)
+        pull = self.beta * (tpo._tpo_loss(group.logits, old, group.mask) - simplex._entropy(old))
+        return torch.where(dapo._informative(group.scores, group.mask), loss, pull)

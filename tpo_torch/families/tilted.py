@@ -8,24 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpo_torch import checks
-from tpo_torch.dapo import informative
+from tpo_torch import checks, dapo, pg, scale, tpo, variants
 from tpo_torch.families.base import CANDIDATES, GROUP, MOVED, SCORES, Rule, ScoredGroup, option
-from tpo_torch.pg import group_pg_loss
-from tpo_torch.scale import SCALES, scale_scores
-from tpo_torch.tpo import tpo_coefficients, tpo_loss, tpo_ratio_loss, tpo_target, tpo_weights
-from tpo_torch.variants import (
-    tpo_length_normalised_loss,
-    tpo_no_anchor_loss,
-    tpo_reverse_coefficients,
-    tpo_reverse_loss,
-    tpo_tempered_loss,
-)
 
 
 def score_scale(name: str, x: str) -> str:
     """One of `tpo_torch.scale.SCALES`."""
-    checks.choice(name, x, SCALES)
+    checks.choice(name, x, scale.SCALES)
     return x
 
 
@@ -37,15 +26,20 @@ class Tilted(Rule):
     reduction = GROUP
     eta: float = option(1.0, checks.positive, "temperature of the tilt u/η")
     tau: float = option(0.0, checks.non_negative, "noise of the scorer, in the unit of the scores")
-    scale: str = option("group_std", score_scale, f"unit of the scores, one of {', '.join(SCALES)}")
+    scale: str = option("group_std", score_scale, f"unit of the scores, one of {', '.join(scale.SCALES)}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        scale_scores(torch.zeros(1), self.scale, tau=self.tau)
+        if self.tau and self.scale not in scale.WITH_NOISE:
+            raise ValueError(f"tau: got {self.tau:g}, expected 0 under scale {self.scale!r}, which has no deviation")
 
     @property
     def whole_batch(self) -> bool:
         return self.scale == "batch_std"
+
+    @property
+    def counts_successes(self) -> bool:
+        return self.scale == "group_mean"
 
     def _loss(self, group: ScoredGroup) -> Tensor:
         return self._tilted(group, self._u(group))
@@ -55,7 +49,7 @@ class Tilted(Rule):
         return super()._gradient(group) if c is None else 0.0 - c
 
     def _u(self, group: ScoredGroup) -> Tensor:
-        u = scale_scores(group.scores, self.scale, group.mask, self.tau)
+        u = scale._scale_scores(group.scores, self.scale, group.mask, self.tau)
         return u.to(torch.promote_types(u.dtype, group.logp.dtype))
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
@@ -71,13 +65,15 @@ class Tpo(Tilted):
     """Cross-entropy of the group's softmax to the target p_old exp(u/η)."""
 
     name, source = "tpo", "Paper: Eqs 2-3"
+    impossible = True
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        q = tpo_target(group.logp_old, u, self.eta, group.mask)
-        return tpo_loss(group.logp, q, group.mask)
+        q = tpo._tpo_target(group.logits_old, u, self.eta, group.mask)
+        return tpo._tpo_loss(group.logits, q, group.mask)
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_coefficients(group.logp, tpo_target(group.logp_old, u, self.eta, group.mask), group.mask)
+        q = tpo._tpo_target(group.logits_old, u, self.eta, group.mask)
+        return tpo._tpo_coefficients(group.logits, q, group.mask)
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,11 @@ class TpoRatio(Tilted):
     aliases = ("lpo",)
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_ratio_loss(group.logp, group.logp_old, tpo_weights(u, self.eta, group.mask), group.mask)
+        return tpo._tpo_ratio_loss(group.logits, group.logp_old, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_coefficients(group.logp - group.logp_old, tpo_weights(u, self.eta, group.mask), group.mask)
+        w = tpo._tpo_weights(u, self.eta, group.mask)
+        return tpo._tpo_coefficients(group.logits - group.logp_old, w, group.mask)
 
 
 @dataclass(frozen=True)
@@ -102,12 +99,12 @@ class TpoRatioReverse(Tilted):
     aliases = ("lpo_reverse",)
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        x = group.logp - group.logp_old
-        return tpo_reverse_loss(x, torch.zeros_like(x), u, self.eta, group.mask)
+        x = group.logits - group.logp_old
+        return variants._tpo_reverse_loss(x, torch.zeros_like(x), u, self.eta, group.mask)
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        x = group.logp - group.logp_old
-        return tpo_reverse_coefficients(x, torch.zeros_like(x), u, self.eta, group.mask)
+        x = group.logits - group.logp_old
+        return variants._tpo_reverse_coefficients(x, torch.zeros_like(x), u, self.eta, group.mask)
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,10 @@ class TpoNoAnchor(Tilted):
     """Cross-entropy to softmax(u/η), the old policy left out: an ablation with a wrong fixed point."""
 
     name, source = "tpo_no_anchor", "Paper: Sec. 5, Fig. 8"
+    impossible = True
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_no_anchor_loss(group.logp, tpo_weights(u, self.eta, group.mask), group.mask)
+        return variants._tpo_no_anchor_loss(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,15 @@ class TpoTempered(Tilted):
     """TPO with both softmaxes taken at a temperature."""
 
     name, source = "tpo_tempered", "ours, deviation D5"
+    impossible = True
     temperature: float = option(1.0, checks.positive, "T of softmax(ℓ/T); η·T keeps the tilt")
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_tempered_loss(group.logp, group.logp_old, u, self.eta, self.temperature, group.mask)
+        return variants._tpo_tempered_loss(group.logits, group.logits_old, u, self.eta, self.temperature, group.mask)
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        q = tpo_target(group.logp_old / self.temperature, u, self.eta, group.mask)
-        return tpo_coefficients(group.logp / self.temperature, q, group.mask) / self.temperature
+        q = tpo._tpo_target(group.logits_old / self.temperature, u, self.eta, group.mask)
+        return tpo._tpo_coefficients(group.logits / self.temperature, q, group.mask) / self.temperature
 
 
 @dataclass(frozen=True)
@@ -140,17 +139,20 @@ class TpoLengthNormalised(Tilted):
     """TPO on mean token log-probabilities."""
 
     name, source = "tpo_length_normalised", "ours, deviation D5"
+    impossible = True
 
     @property
     def uses_lengths(self) -> bool:
         return True
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_length_normalised_loss(group.logp, group.logp_old, u, group.lengths, self.eta, group.mask)
+        return variants._tpo_length_normalised_loss(
+            group.logits, group.logits_old, u, group.lengths, self.eta, group.mask
+        )
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        q = tpo_target(group.logp_old / group.lengths, u, self.eta, group.mask)
-        return tpo_coefficients(group.logp / group.lengths, q, group.mask) / group.lengths
+        q = tpo._tpo_target(group.logits_old / group.lengths, u, self.eta, group.mask)
+        return tpo._tpo_coefficients(group.logits / group.lengths, q, group.mask) / group.lengths
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,10 @@ class TpoReverseKl(Tilted):
     name, source = "tpo_reverse_kl", "ours, deviation D81"
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_reverse_loss(group.logp, group.logp_old, u, self.eta, group.mask)
+        return variants._tpo_reverse_loss(group.logits, group.logp_old, u, self.eta, group.mask)
 
     def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return tpo_reverse_coefficients(group.logp, group.logp_old, u, self.eta, group.mask)
+        return variants._tpo_reverse_coefficients(group.logits, group.logp_old, u, self.eta, group.mask)
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class GroupPg(Tilted):
     name, source, reads, reduction = "group_pg", "Paper: Group PG", SCORES, CANDIDATES
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
-        return group_pg_loss(group.logp, u, self.eta)
+        return pg._group_pg_loss(group.logp, u, self.eta)
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,11 @@ class Ce(Rule):
     """Cross-entropy to the best candidates, which only an oracle knows; nothing for a group of equal scores."""
 
     name, source, reduction = "ce", "Paper: CE", GROUP
+    impossible = True
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        scores = group.scores.to(group.logp.dtype)
+        scores = group.float_scores
         top = torch.where(group.mask, scores, -math.inf).amax(-1, keepdim=True)
         best = (group.mask & (scores == top)).to(scores.dtype)
         w = best / best.sum(-1, keepdim=True).clamp(min=1)
-        return torch.where(informative(group.scores, group.mask), tpo_loss(group.logp, w, group.mask), 0.0)
+        return torch.where(dapo._informative(group.scores, group.mask), tpo._tpo_loss(group.logits, w, group.mask), 0.0)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpo_torch import advantages, checks
-from tpo_torch.dg import dg_loss
+from tpo_torch import advantages, checks, dg, pg
 from tpo_torch.families.base import SCORES, Rule, ScoredGroup, option, optional
-from tpo_torch.pg import pg_loss
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Weighted(Rule):
     reads = SCORES
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        return pg_loss(group.logp, self._advantages(group))
+        return pg._pg_loss(group.logp, self._advantages(group))
 
     def _advantages(self, group: ScoredGroup) -> Tensor:
         raise NotImplementedError
@@ -34,8 +32,8 @@ class Baselined(Rule):
 
     def _advantages(self, group: ScoredGroup) -> Tensor:
         if self.baseline is None:
-            return advantages.centred(group.scores, group.mask)
-        return torch.where(group.mask, group.scores.to(group.logp.dtype) - self.baseline, 0.0)
+            return advantages._centred(group.scores, group.mask)
+        return torch.where(group.mask, group.float_scores - self.baseline, 0.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Rloo(Weighted):
     name, source = "rloo", "RLOO"
 
     def _advantages(self, group: ScoredGroup) -> Tensor:
-        return advantages.rloo(group.scores, group.mask)
+        return advantages._rloo(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,12 @@ class MaxRl(Weighted):
 
     name, source = "maxrl", "MaxRL"
 
+    @property
+    def counts_successes(self) -> bool:
+        return True
+
     def _advantages(self, group: ScoredGroup) -> Tensor:
-        return advantages.maxrl(group.scores, group.mask)
+        return advantages._maxrl(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class ReinforcePp(Weighted):
         return True
 
     def _advantages(self, group: ScoredGroup) -> Tensor:
-        return advantages.batch_standardised(group.scores, group.mask)
+        return advantages._batch_standardised(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ReinforcePpBaseline(Weighted):
         return True
 
     def _advantages(self, group: ScoredGroup) -> Tensor:
-        return advantages.group_centred_batch_standardised(group.scores, group.mask)
+        return advantages._group_centred_batch_standardised(group.scores, group.mask)
 
 
 @dataclass(frozen=True)
@@ -101,4 +103,4 @@ class Dg(Baselined):
     dg_eta: float = option(1.0, checks.positive, "temperature of the gate")
 
     def _loss(self, group: ScoredGroup) -> Tensor:
-        return dg_loss(group.logp, self._advantages(group), self.dg_eta)
+        return dg._dg_loss(group.logp, self._advantages(group), self.dg_eta)

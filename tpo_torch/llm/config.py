@@ -12,6 +12,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from tpo_ref.checks import unknown
+from tpo_ref.study.chosen_rules import text_of
 from tpo_ref.study.launcher import is_first_process, process_count
 from tpo_torch.llm import ranges
 from tpo_torch.llm.conversion import Conversion, convert, listing
@@ -64,6 +65,13 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
     divergence: str = field(
         default="forward",
         metadata={"help": f"By what the policy is fitted: {', '.join(DIVERGENCES)}; the paper's is forward."},
+    )
+    rule: str = field(
+        default="",
+        metadata={
+            "help": "Another update rule than TPO's: NAME[,OPTION=VALUE] of `tpo list --rules`, or FILE.py:FUNCTION of "
+            "yours, which is imported. Empty: TPO, by the fields above."
+        },
     )
     shuffle_rows: bool = field(
         default=False,
@@ -155,6 +163,8 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
 
     def _settle(self) -> None:
         """Check every number, what TPO adds and cannot follow, and set what its trainer needs."""
+        # So that a rule may be given as an object; what is stored and recorded is its text.
+        self.rule = text_of(self.rule)
         for name, each in class_fields(TargetPOConfig).items():
             check_number(name, getattr(self, name), each.type)
             ranges.check(name, getattr(self, name), ranges.TRAINER, vars(self))
@@ -182,6 +192,7 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
             self.zero_variance_weight,
             self.score_scale,
             self.divergence,
+            self.rule,
         )
 
     @property

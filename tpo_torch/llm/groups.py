@@ -7,14 +7,15 @@ of Σ −c_i ℓ_i is p − q in whatever pieces it is computed (spec/llm.md).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from tpo_torch import checks, scale, simplex, tpo, variants
 from tpo_torch.diagnostics import signal
+from tpo_torch.llm.packing import Coefficients, Packing, pack
+from tpo_torch.llm.rule_groups import rule_coefficients, rule_of
 from tpo_torch.llm.target import ANCHORS, ZERO_VARIANCE, TargetSettings
+from tpo_torch.rules import POLICY
 
 __all__ = [
     "ANCHORS",
@@ -26,65 +27,6 @@ __all__ = [
     "pack",
     "scorable",
 ]
-
-
-class Packing(NamedTuple):
-    """Rows put back into groups: `rows` (G, K) row numbers, `mask` (G, K) False = padding, `ids` (G,) ascending."""
-
-    rows: Tensor
-    mask: Tensor
-    ids: Tensor
-
-    def to_groups(self, by_row: Tensor) -> Tensor:
-        """(N,) or (N, …) by row to (G, K, …); padding repeats some row and is masked."""
-        return by_row[self.rows]
-
-    def to_rows(self, grouped: Tensor) -> Tensor:
-        """(G, K) back to (N,)."""
-        by_row = grouped.new_zeros(int(self.mask.sum()))
-        by_row[self.rows[self.mask]] = grouped[self.mask]
-        return by_row
-
-
-class Coefficients(NamedTuple):
-    """By row, (N,): u, p_old, p, q and c; 0 in rows that take no part. By group, (G,): loss in nats, and ids.
-
-    The loss is the cross-entropy −Σ q log p, or KL(p‖q) under the reverse divergence. `p_old` and `p` are the
-    distributions that the anchor compares: softmax(ℓ) of the group for "policy", 1/K and softmax(ℓ − ℓ_old) for
-    "ratio", and those of ℓ/n and ℓ/T for "length" and "tempered".
-    """
-
-    u: Tensor
-    p_old: Tensor
-    p: Tensor
-    q: Tensor
-    c: Tensor
-    loss: Tensor
-    valid: Tensor
-    ids: Tensor
-
-
-def pack(groups: Tensor) -> Packing:
-    """Where the rows of each group are, whatever their order and however many there are of each.
-
-    Args: groups (N,) integer ids.
-    Returns: `Packing` with K the size of the largest group; within a group, rows keep their order.
-    Raises: TypeError, ValueError unless one integer id per row.
-
-    >>> pack(torch.tensor([7, 3, 7])).rows.tolist(), pack(torch.tensor([7, 3, 7])).mask.tolist()
-    ([[1, 0], [0, 2]], [[True, False], [True, True]])
-    """
-    checks.array("groups", groups)
-    if groups.ndim != 1 or groups.is_floating_point() or groups.dtype == torch.bool:
-        raise TypeError(f"groups: got {groups.dtype} of shape {tuple(groups.shape)}, expected one integer id per row")
-    ids, which, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
-    order = torch.argsort(which, stable=True)
-    place = torch.arange(len(groups), device=groups.device) - (sizes.cumsum(0) - sizes)[which[order]]
-    index = order.new_zeros(len(ids), int(sizes.max()))
-    mask = torch.zeros_like(index, dtype=torch.bool)
-    index[which[order], place] = order
-    mask[which[order], place] = True
-    return Packing(index, mask, ids)
 
 
 def scorable(scores: Tensor, lengths: Tensor) -> Tensor:
@@ -111,8 +53,9 @@ def group_coefficients(
     lengths: Tensor | None = None,
     valid: Tensor | None = None,
     deviation: Tensor | None = None,
+    batches: Tensor | None = None,
 ) -> Coefficients:
-    """The target of every group and one coefficient per row, c = −∂L/∂ℓ.
+    """The target of every group and one coefficient per row, c = −∂L/∂ℓ; or those of the rule that the settings name.
 
     Paper: Eq. 2, Prop. 1 (the other anchors: deviation D5)
 
@@ -123,7 +66,8 @@ def group_coefficients(
     Args: logp, logp_old (N,) sums of token log-probabilities, None for both where the policy has not moved and the
         anchor is "ratio", which then needs neither; scores (N,) raw rewards; groups (N,) ids, all rows of a group
         among these N; lengths (N,) tokens summed over, for anchor "length"; valid (N,) bool, False = takes no part;
-        deviation (N,) of the scores of the batch that each row was generated in, for score_scale "batch_std".
+        deviation (N,) of the scores of the batch that each row was generated in, for score_scale "batch_std"; batches
+        (N,) integers, the batch that each row belongs to, for a rule that looks at all of one, None for a single one.
     Returns: `Coefficients`, detached, in the wider dtype of the inputs.
     Raises: TypeError, ValueError for other shapes, non-finite numbers in a valid row, or missing log-probabilities.
 
@@ -131,7 +75,9 @@ def group_coefficients(
     >>> group_coefficients(torch.zeros(4), torch.zeros(4), rewards, ids, TargetSettings("policy")).c
     tensor([ 0.3808,  0.0000, -0.3808,  0.0000])
     """
-    if (logp is None or logp_old is None) and (settings.anchor != "ratio" or logp is not logp_old):
+    rule = rule_of(settings)
+    unread = settings.anchor == "ratio" if rule is None else rule.reads != POLICY
+    if (logp is None or logp_old is None) and not (unread and logp is logp_old):
         raise ValueError(f"logp: got none, expected log-probabilities; only an unmoved ratio needs none: {settings}")
     packing = pack(groups)
     rows = {
@@ -141,6 +87,7 @@ def group_coefficients(
         "lengths": lengths,
         "valid": valid,
         "deviation": deviation,
+        "batches": batches,
     }
     for name, column in rows.items():
         if column is not None:
@@ -148,6 +95,11 @@ def group_coefficients(
         if column is not None and name.startswith("logp") and not column.is_floating_point():
             raise TypeError(f"{name}: got {column.dtype}, expected log-probabilities; were token ids passed?")
     keep = packing.mask if valid is None else packing.mask & packing.to_groups(checks.mask_for(valid, groups, "valid"))
+    if rule is not None:
+        nothing = scores.new_zeros(scores.shape, dtype=torch.promote_types(scores.dtype, torch.float32))
+        old = nothing if logp_old is None else logp_old.detach()
+        now = old if logp is None else logp.detach()
+        return rule_coefficients(rule, packing, keep, now, old, scores, lengths, batches)
     u = _tilts(settings, packing.to_groups(scores), keep, packing, deviation)
     u = u.to(torch.promote_types(u.dtype, u.dtype if logp_old is None else logp_old.dtype))
     old = torch.zeros_like(u) if logp_old is None else packing.to_groups(logp_old.detach()).to(u.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tpo_torch import diagnostics, simplex
 from tpo_torch.llm.groups import Coefficients, TargetSettings, group_coefficients, pack
+from tpo_torch.llm.packing import Packing
 from tpo_torch.llm.rollouts import Round
 
 # What TRL's loss logs and TPO has not: the figures of clipping, and of a loss whose value is not TPO's.
@@ -63,6 +64,7 @@ class CompletionRows(NamedTuple):
     score: Tensor
     valid: Tensor
     deviation: Tensor  # of the scores of its round of generation
+    round: Tensor  # the number of that round
     length: Tensor
     digest: Tensor
     finished: Tensor
@@ -89,19 +91,22 @@ class Window:
 
     def add(self, round_: Round, rows: Tensor, logp: Tensor, logp_old: Tensor, sums: TokenSums) -> None:
         """Add the rows of one micro-batch, by their numbers in the round."""
-        group, score, valid, deviation, length, digest, finished = (
+        number = torch.full_like(round_.scores, round_.number)
+        group, score, valid, deviation, of_round, length, digest, finished = (
             x[rows]
             for x in (
                 round_.groups,
                 round_.scores,
                 round_.valid,
                 round_.deviation,
+                number,
                 round_.lengths,
                 round_.digest,
                 round_.finished,
             )
         )
-        columns = CompletionRows(group, rows, score, valid, deviation, length, digest, finished, logp, logp_old, *sums)
+        known = (group, rows, score, valid, deviation, of_round, length, digest, finished)
+        columns = CompletionRows(*known, logp, logp_old, *sums)
         self._parts.append(torch.stack([x.double() for x in columns], -1))
 
     def close(self, gather: Callable[[Tensor], Tensor]) -> CompletionRows:
@@ -135,7 +140,7 @@ def fit_of(rows: CompletionRows, settings: TargetSettings) -> Coefficients:
     """Return target and coefficients of the rows of an optimizer step, which must be whole groups."""
     groups, valid = rows.group.long(), rows.valid.bool()
     return group_coefficients(
-        rows.logp, rows.logp_old, rows.score, groups, settings, rows.length, valid, rows.deviation
+        rows.logp, rows.logp_old, rows.score, groups, settings, rows.length, valid, rows.deviation, rows.round.long()
     )
 
 
@@ -143,16 +148,51 @@ def figures(rows: CompletionRows, fit: Coefficients, settings: TargetSettings, b
     """Return the figures of one optimizer step for the log; NaN where no group has an answer.
 
     Args: rows of whole groups; fit, theirs; settings of the target; beta, the weight of the KL to the reference.
-    Returns: `tpo/…`, figures of the target, `anchor/…`, health of what the scores tilt, `group/…`, health of the
-        batch, and `entropy`, `kl` by token.
+    Returns: `tpo/…`, figures of the target, and `anchor/…`, health of what the scores tilt, or `rule/…` of another
+        rule; `group/…`, health of the batch, and `entropy`, `kl` by token.
     """
     valid = rows.valid.bool()
     packing = pack(rows.group.long())
     keep = packing.mask & packing.to_groups(valid)
     grouped = CompletionRows(*(packing.to_groups(column) for column in rows))
+    u = torch.where(keep, packing.to_groups(fit.u), 0.0)
+    tokens = rows.length.sum().clamp(min=1)
+    of_rule = settings.rule != ""
+    figures_ = {
+        **(_of_rule(fit, keep) if of_rule else _of_target(rows, fit, settings, packing, keep, grouped)),
+        "group/zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u, keep)),
+        "group/all_fail": diagnostics.group_mean(diagnostics.all_fail(grouped.score, keep)),
+        "group/duplicates": diagnostics.group_mean(
+            diagnostics.duplicate_rate(grouped.digest.long().unsqueeze(-1), keep)
+        ),
+        "group/invalid": 1 - valid.double().mean(),
+        "group/truncated": 1 - rows.finished.mean(),
+        "entropy": rows.entropy.sum() / tokens,
+    }
+    if beta:
+        figures_["kl"] = rows.kl.sum() / tokens
+    if bool((rows.sampler_gap > 0).any()):
+        figures_["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
+    return {name: float(x) for name, x in figures_.items()}
+
+
+def _of_rule(fit: Coefficients, keep: Tensor) -> dict[str, Tensor]:
+    """What a rule without a target has to say: its loss, and the largest coefficient."""
+    loss = torch.where(keep.any(-1), fit.loss, math.nan)
+    return {"rule/loss": diagnostics.group_mean(loss), "rule/max_coefficient": fit.c.abs().max()}
+
+
+def _of_target(
+    rows: CompletionRows,
+    fit: Coefficients,
+    settings: TargetSettings,
+    packing: Packing,
+    keep: Tensor,
+    grouped: CompletionRows,
+) -> dict[str, Tensor]:
+    """The figures of TPO's target, and of the anchor that the scores tilt."""
     u, p, q = (torch.where(keep, packing.to_groups(x), 0.0) for x in (fit.u, fit.p, fit.q))
     mixed = diagnostics.zero_variance(u, keep) == 0
-    tokens = rows.length.sum().clamp(min=1)
     old = packing.to_groups(anchor_logits(rows, settings))
     health = diagnostics.anchor_health(old, u, settings.eta, keep)
     # The cross-entropy of each group, or the reverse divergence: what is minimised.
@@ -168,23 +208,11 @@ def figures(rows: CompletionRows, fit: Coefficients, settings: TargetSettings, b
         "anchor/tv_median": torch.quantile(health.tv[mixed], 0.5) if bool(mixed.any()) else torch.tensor(math.nan),
         "anchor/length_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.length, keep)),
         "anchor/score_correlation": diagnostics.group_mean(diagnostics.correlation(old, grouped.score, keep)),
-        "group/zero_variance": diagnostics.group_mean(diagnostics.zero_variance(u, keep)),
-        "group/all_fail": diagnostics.group_mean(diagnostics.all_fail(grouped.score, keep)),
-        "group/duplicates": diagnostics.group_mean(
-            diagnostics.duplicate_rate(grouped.digest.long().unsqueeze(-1), keep)
-        ),
-        "group/invalid": 1 - valid.double().mean(),
-        "group/truncated": 1 - rows.finished.mean(),
-        "entropy": rows.entropy.sum() / tokens,
     }
     if settings.anchor != "policy":
         policy = diagnostics.summarise(grouped.logp_old, u, settings.eta, keep)
         figures_ |= {"policy_anchor/tv": policy.tv, "policy_anchor/dominance": policy.dominance}
-    if beta:
-        figures_["kl"] = rows.kl.sum() / tokens
-    if bool((rows.sampler_gap > 0).any()):
-        figures_["sampling/logp_gap"] = rows.sampler_gap.sum() / tokens
-    return {name: float(x) for name, x in figures_.items()}
+    return figures_
 
 
 def anchor_logits(rows: CompletionRows, settings: TargetSettings) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from tpo_ref import checks
 
@@ -25,8 +25,10 @@ class TargetSettings:
         "weight" (zero_variance_weight of the paper's pull, a number ≥ 0);
         score_scale, what scores are measured in before they tilt: "group_std" (the paper), "none", "group_mean",
         "batch_std" (deviation D80); divergence, by what the policy is fitted: "forward" (the paper's cross-entropy),
-        "reverse" (KL from the policy to the target, deviation D81).
-    Raises: TypeError, ValueError for an unknown name or a number out of range, and for tau under a scale without it.
+        "reverse" (KL from the policy to the target, deviation D81); rule, another update rule than TPO's family, as
+        `tpo_ref.study.chosen_rules` reads it, with options of its own: then all the others keep their defaults.
+    Raises: TypeError, ValueError for an unknown name or a number out of range, and for tau under a scale without it. A
+        file that the rule names is not read here.
 
     >>> TargetSettings(anchor="rato")
     Traceback (most recent call last):
@@ -42,8 +44,11 @@ class TargetSettings:
     zero_variance_weight: float = 1.0
     score_scale: str = "group_std"
     divergence: str = "forward"
+    rule: str = ""
 
     def __post_init__(self) -> None:
+        if self.rule:
+            self._check_rule()
         checks.choice("anchor", self.anchor, ANCHORS)
         checks.choice("zero_variance", self.zero_variance, ZERO_VARIANCE)
         checks.positive("eta", self.eta)
@@ -56,6 +61,22 @@ class TargetSettings:
             raise ValueError(
                 f"tau: got {self.tau:g}, expected 0 under score_scale {self.score_scale!r}, which has none"
             )
+
+    def _check_rule(self) -> None:
+        """The rule's name and options as far as they can be judged without its file, and nothing beside it."""
+        # Imported where needed: it takes NumPy along.
+        from tpo_ref.study import chosen_rules
+
+        place, _ = chosen_rules.parsed(self.rule)
+        if chosen_rules.FILE not in place:
+            chosen_rules.choose(self.rule)
+        for other in fields(self):
+            value = getattr(self, other.name)
+            if other.name != "rule" and value != other.default:
+                raise ValueError(
+                    f"{other.name}: got {value!r} beside rule {self.rule!r}, which has options of its own; leave it "
+                    f"out, or write it into the rule, as in rule={place},OPTION=VALUE"
+                )
 
     @property
     def idle_weight(self) -> float:

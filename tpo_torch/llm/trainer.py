@@ -8,6 +8,7 @@ else TRL adds to a loss (KL to a reference, entropy bonus, router loss) stays TR
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -26,9 +27,12 @@ from tpo_torch.llm.noise import NoiseProbe
 from tpo_torch.llm.resume import ExactResume
 from tpo_torch.llm.rewards import SafeRewards
 from tpo_torch.llm.rollouts import Round, digest, ended, permuted, shuffled_in_blocks, summed, trained_tokens
+from tpo_torch.llm.rule_groups import rule_of
 from tpo_torch.llm.sampling import NamedSampling
 from tpo_torch.llm.selection import RewardSelection
+from tpo_torch.llm.step_plan import Need, StepWork, need, reads_of
 from tpo_torch.llm.watch import AnchorWatch
+from tpo_torch.rules import SCORES
 
 # What TRL's forward pass takes beside tokens, for models that see images.
 EXTRA_INPUTS = (
@@ -56,8 +60,17 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
     that of the KL to a reference and of the entropy bonus likewise. The load-balancing loss of a mixture of experts is
     TRL's: no sum over rows, it is the mean of those of the micro-batches, and depends on how they are cut.
     It takes no forward pass beyond GRPO's where micro-batches hold whole groups, nor for anchor "ratio" while the
-    policy has not moved since it generated; otherwise one without gradient per optimizer step. Before the first step,
-    two passes over a micro-batch look for noise.
+    policy has not moved since it generated; otherwise one without gradient per optimizer step (`step_plan.need`).
+    Before the first step, two passes over a micro-batch look for noise. With `rule` in its arguments the coefficients
+    are those of that update rule, everything else being the same.
+
+    What it overrides of TRL's and transformers' trainers, beside what its other bases do, and why:
+    - `train`: what an earlier call has not finished is dropped; the watch over the anchor sums up.
+    - `_generate_and_score_completions`: the table of completions gets columns of ours.
+    - `_prepare_inputs`: a round is cut by groups, and the rows of an optimizer step get their coefficients.
+    - `_compute_loss`: coefficients take the place of advantages, and the value that is logged is ours.
+    - `_get_per_token_logps_and_entropies`: hands TRL's loss the forward pass that `_compute_loss` has made already.
+    - `_get_grad_norm`: the share of clipped steps is logged.
 
     Raises: TypeError for other arguments; ValueError for dropout and other noise, under which two passes disagree, and
         as the config.
@@ -94,24 +107,15 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         self._noise = NoiseProbe(self.model, args.disable_dropout)
         self._round: Round | None = None
         self._rounds = 0
-        # For which round and optimizer step the rows have their coefficients, and whether the forward pass makes them.
-        self._ready: tuple[int, int] | None = None
-        self._in_forward = False
-        self._inputs: dict[str, Any] | None = None
-        self._loss_value: float | None = None
-        # Tokens of a micro-batch of this optimizer step, on average over all of them and all processes.
-        self._mean_tokens = 1.0
-        self._given: Given | None = None
+        self._work = StepWork()
         self._raw_rewards: Any = None
-        # Of the log-probabilities, and so of the advantages.
-        self._loss_dtype = torch.float32
         self._window = metrics.Window()
         self._watch = AnchorWatch()
         self._table = CompletionTable(self._logs) if args.log_completions else None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `ExactResume.train`; first drop what an earlier call has not finished."""
-        self._ready, self._window = None, metrics.Window()
+        self._work, self._window = StepWork(), metrics.Window()
         self._noise.renew()
         outcome = super().train(*args, **kwargs)
         summary = self._watch.summary(self.args.target)
@@ -136,13 +140,13 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
                 batch = self._generate_and_score_completions(generation_batch)
             self._start_round(batch)
         place = self._step % self.layout.slices
-        if self._ready != (self._rounds, self.state.global_step):
+        if self._work.ready_for != (self._rounds, self.state.global_step):
             part = self._buffered_inputs[place]
             step, mask = self.state.global_step, trained_tokens(part)
             self._noise.check(step, self.model, lambda: self._logps(part), mask, self.accelerator)
             self._make_ready(self._buffered_inputs[place : place + self.layout.accumulation])
-            self._ready = (self._rounds, self.state.global_step)
-        self._given = Given.now(self._buffered_inputs[place]["advantages"])
+            self._work.ready_for = (self._rounds, self.state.global_step)
+        self._work.given = Given.now(self._buffered_inputs[place]["advantages"])
         return self._buffered_inputs[place]
 
     def _start_round(self, batch: dict[str, Any]) -> None:
@@ -190,31 +194,41 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         """Coefficients for the rows of the optimizer step that begins: the policy may have moved since the last."""
         assert self._round is not None
         round_, rows = self._round, torch.cat([part[ROWS].cpu() for part in window])
-        moved = round_.moved(self.state.global_step)
-        self._in_forward = False
         if self._entropy_bonus_enabled:
             tokens = torch.stack([round_.lengths[part[ROWS].cpu()].sum() for part in window])
-            self._mean_tokens = float(self._everywhere(tokens).mean().clamp(min=1))
-        if self.args.anchor == "ratio" and not moved:
-            numbers = self._everywhere(rows)
-            self._spread(window, numbers, self._coefficients(numbers, None, None))
-            return
-        if self.layout.whole and not self.args.shuffle_rows:
-            self._in_forward = True
+            self._work.mean_tokens = float(self._everywhere(tokens).mean().clamp(min=1))
+        self._work.need = self._need(rows)
+        if self._work.need is Need.TRAINING_PASS:
             for part in window:
                 # Those of GRPO would be trained on where nothing replaces them.
                 part["advantages"] = torch.full_like(part["advantages"], torch.nan)
             return
+        if self._work.need is Need.NOTHING:
+            numbers = self._everywhere(rows)
+            self._spread(window, numbers, self._coefficients(numbers, None, None))
+            return
         old = round_.logp_old[rows]
-        if moved or bool(old.isnan().any()):
+        logp = old
+        if self._work.need is Need.OWN_PASS:
             logp = torch.cat([self._without_gradient(part) for part in window]).cpu()
-        else:
-            logp = old
-        if not moved:
+        if not round_.moved(self.state.global_step):
             round_.logp_old[rows] = old = logp
         gathered = self._everywhere(torch.stack([rows.double(), logp, old], -1))
         numbers = gathered[:, 0].long()
         self._spread(window, numbers, self._coefficients(numbers, gathered[:, 1], gathered[:, 2]))
+
+    def _need(self, rows: Tensor) -> Need:
+        """What the coefficients of these rows wait for."""
+        assert self._round is not None
+        reads, whole_batch = reads_of(self.args.target, rule_of(self.args.target))
+        return need(
+            reads,
+            whole_batch,
+            whole=self.layout.whole,
+            shuffled=self.args.shuffle_rows,
+            moved=self._round.moved(self.state.global_step),
+            old_known=not bool(self._round.logp_old[rows].isnan().any()),
+        )
 
     def _coefficients(self, rows: Tensor, logp: Tensor | None, logp_old: Tensor | None) -> Coefficients:
         """Return the coefficients of these rows of a round, which must be whole groups."""
@@ -239,13 +253,13 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         return coefficients
 
     def _spread(self, parts: list[dict[str, Any]], rows: Tensor, coefficients: Coefficients) -> None:
-        """Give each micro-batch its advantages K·c, and the cross-entropy to report."""
+        """Give each micro-batch its advantages K·c, and keep the loss to report."""
         assert self._round is not None
         c = torch.zeros_like(self._round.scores)
         c[rows] = coefficients.c.to(c.dtype)
         for part in parts:
             part["advantages"] = (c[part[ROWS].cpu()] * self.num_generations).to(self.accelerator.device)
-        self._loss_value = float(coefficients.loss.mean())
+        self._work.loss_value = float(coefficients.loss.mean())
 
     def _everywhere(self, table: Tensor) -> Tensor:
         """Return the rows of all processes on the host: what is done with groups is small, and waits for no device."""
@@ -258,16 +272,21 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
 
     def _logps(self, part: dict[str, Any]) -> Tensor:
         """Return the log-probabilities of its tokens, (B, T), without gradient."""
-        extra = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps: Tensor = super()._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
-                torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
-                part["completion_ids"].size(1),
-                **extra,
-            )[0]
+            logps: Tensor = self._forward(self.model, part)[0]
         return logps
+
+    def _forward(self, model: Any, part: dict[str, Any], **options: Any) -> Any:
+        """TRL's forward pass over a micro-batch: log-probabilities and entropies of tokens, and the routers' loss."""
+        extra = {name: part[name] for name in EXTRA_INPUTS if part.get(name) is not None}
+        return self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([part["prompt_ids"], part["completion_ids"]], 1),
+            torch.cat([part["prompt_mask"], part["completion_mask"]], 1),
+            part["completion_ids"].size(1),
+            **options,
+            **extra,
+        )
 
     # -- the loss -------------------------------------------------------------------------------------------------
 
@@ -278,39 +297,48 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
             inputs["advantages"] = torch.zeros_like(inputs["advantages"])
             with metrics.without_trls(self._metrics, "eval", metrics.NOT_OURS):
                 return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
-        assert self._given is not None
-        self._given.check(inputs["advantages"])
-        self._inputs, bonus = inputs, self._entropy_coefficient()
+        assert self._work.given is not None
+        self._work.given.check(inputs["advantages"])
+        outputs = self._forward(model, inputs, **self._training_options())
+        tokens, entropy, inputs["advantages"] = self._weigh(inputs, outputs[0].detach(), outputs[1].detach())
+        share = tokens / self._work.mean_tokens
+        scale_gradient(outputs[0], 1 / self._length())
+        scale_gradient(outputs[1], share)
+        bonus_excess = self._entropy_coefficient() * (1 - share) * entropy / max(tokens, 1.0)
+        self._work.outputs = outputs
         try:
             with metrics.without_trls(self._metrics, "train", metrics.NOT_OURS | metrics.BY_STEP):
                 loss: Tensor = super()._compute_loss(model, inputs)
         finally:
-            self._inputs = None
+            self._work.outputs = None
         if self.accelerator.sync_gradients:
             self._close_window()
-        # TRL's value is that of −A, and a bonus by micro-batch; what is logged instead is the cross-entropy, and the
-        # bonus by token. The gradient stays.
+        # TRL's value is that of −A, and a bonus by micro-batch; what is logged instead is the loss of whole groups, and
+        # the bonus by token. The gradient stays.
         surrogate = -(inputs["advantages"] * trained_tokens(inputs).sum(-1)).mean()
-        assert self._loss_value is not None
+        assert self._work.loss_value is not None
         correction: Tensor = (
-            self._loss_value - surrogate + bonus * self._bonus_excess
+            self._work.loss_value - surrogate + bonus_excess
         ) / self.current_gradient_accumulation_steps
         return loss + correction.to(loss.dtype)
 
+    def _training_options(self) -> dict[str, Any]:
+        """What TRL's loss asks of the forward pass beside log-probabilities."""
+        # Before TRL 1.15 the routers' loss was not asked for by name.
+        known = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+        asked = {"compute_entropy": True, "compute_aux_loss": getattr(self, "aux_loss_enabled", False)}
+        return {name: value for name, value in asked.items() if name in known}
+
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
-        if self._inputs is not None:
-            tokens, entropy = self._weigh(self._inputs, outputs[0].detach(), outputs[1].detach())
-            share = tokens / self._mean_tokens
-            self._bonus_excess = (1 - share) * entropy / max(tokens, 1.0)
-            scale_gradient(outputs[0], 1 / self._length())
-            scale_gradient(outputs[1], share)
-        return outputs
+        # That of `_compute_loss` itself, whose log-probabilities have weighed the rows before TRL's loss reads them.
+        if self._work.outputs is not None:
+            return self._work.outputs
+        return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
-    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> tuple[float, float]:
-        """Between TRL's forward pass and its loss: keep log-probabilities and, where groups are whole, weigh rows.
+    def _weigh(self, inputs: dict[str, Any], logps: Tensor, entropies: Tensor) -> tuple[float, float, Tensor]:
+        """Keep log-probabilities and, where groups are whole in a micro-batch, make its coefficients.
 
-        Returns: how many tokens of the micro-batch are trained on, and the sum of their entropies.
+        Returns: how many tokens of the micro-batch are trained on, the sum of their entropies, and the advantages.
         """
         assert self._round is not None
         round_, rows, mask = self._round, inputs[ROWS].cpu(), trained_tokens(inputs)
@@ -319,14 +347,17 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
         logp, old = sums[0], round_.logp_old[rows]
         if not round_.moved(self.state.global_step):
             # One number for p and p_old, so that a group without signal is neutral to the last bit.
-            old = logp if self._in_forward else torch.where(old.isnan(), logp, old)
+            old = logp if self._work.need is Need.TRAINING_PASS else torch.where(old.isnan(), logp, old)
             round_.logp_old[rows] = old
-        if self._in_forward:
+        if self._work.need is Need.TRAINING_PASS:
             self._spread([inputs], rows, self._coefficients(rows, logp, old))
-        self._loss_dtype = logps.dtype
-        inputs["advantages"] = inputs["advantages"].to(logps.dtype)
+        rule = rule_of(self.args.target)
+        if rule is not None and rule.reads == SCORES:
+            # Its coefficients were made without ℓ, in which its loss is linear.
+            self._work.loss_value = -float((inputs["advantages"].cpu().double() * logp).mean())
+        self._work.dtype = logps.dtype
         self._window.add(round_, rows, logp, old, metrics.TokenSums(*sums[1:]))
-        return float(round_.lengths[rows].sum()), float(sums[1].sum())
+        return float(round_.lengths[rows].sum()), float(sums[1].sum()), inputs["advantages"].to(logps.dtype)
 
     def _close_window(self) -> None:
         """Log the figures of one optimizer step, over all processes."""
@@ -339,7 +370,7 @@ class TargetPOTrainer(RewardSelection, ExactResume, SafeRewards, NamedSampling, 
             # What is minimised beside the bonus, as in TRL.
             policy_loss = fit.loss.mean() + self.beta * rows.kl.mean()
             self._metrics["train"]["policy_loss"].append(float(policy_loss))
-        for text in self._watch.warnings(rows, fit, self.args.target, self._loss_dtype):
+        for text in self._watch.warnings(rows, fit, self.args.target, self._work.dtype):
             self._warn(text)
         if self._table is not None:
             first = int(self._round.groups[0])

@@ -44,6 +44,9 @@ class AnchorWatch:
         Args: rows, the completions of the step, in whole groups; fit, target and coefficients of these rows; settings
             of the target; dtype, the precision to which the loss rounds the coefficients.
         """
+        if settings.rule:
+            # Another rule has no anchor.
+            return []
         packing = pack(rows.group.long())
         keep = packing.to_groups(rows.valid.bool()) & packing.mask
         signal = diagnostics.zero_variance(packing.to_groups(fit.u), keep) == 0

@@ -39,7 +39,10 @@ Resume = Annotated[bool, tyro.conf.arg(help="go on with an unfinished run from i
 Fresh = Annotated[bool, tyro.conf.arg(help="run again what is there")]
 OtherCode = Annotated[bool, tyro.conf.arg(help="go on from a checkpoint of other code, or other library versions")]
 TrustCode = Annotated[
-    bool, tyro.conf.arg(help="run the task's Python file that only the configuration, or the run's record, names")
+    bool,
+    tyro.conf.arg(
+        help="run the Python file of a task, or of a rule, that only the configuration, or the run's record, names"
+    ),
 ]
 DryRun = Annotated[bool, tyro.conf.arg(help="say what the run would do, train nothing and write nothing")]
 Out = Annotated[Path, tyro.conf.arg(help="folder of results")]

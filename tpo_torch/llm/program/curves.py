@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import estimates
+from tpo_ref.study import chosen_rules, estimates
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.styles import style
 from tpo_torch.llm.program import figures
@@ -141,6 +141,8 @@ def _style(settings: Mapping[str, Any]) -> str:
     method = str(settings["method"])
     if method == GRPO:
         return method
+    if settings.get("rule"):
+        return chosen_rules.method_of(settings["rule"])
     usual = TargetSettings()
     forms = {name: settings["tpo"].get(name, getattr(usual, name)) for name in ("anchor", "divergence", "score_scale")}
     return "_".join([method, *(str(value) for name, value in forms.items() if value != getattr(usual, name))])

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpo_ref import checks
-from tpo_ref.study import files
+from tpo_ref.study import chosen_rules, files
 from tpo_ref.study.errors import Unavailable
 from tpo_ref.study.launcher import process_count
 from tpo_torch.llm import checkpoints, ranges, tasks
 from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
-from tpo_torch.llm.program.record import TASK_FILE, Folder, identity, task_file
-from tpo_torch.llm.program.settings.sections import TINY, RunSettings, launcher_file
+from tpo_torch.llm.program.record import RULE_FILE, TASK_FILE, Folder, identity, rule_file, task_file
+from tpo_torch.llm.program.settings.sections import RULE, TINY, RunSettings, launcher_file
 from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
 
@@ -67,8 +67,10 @@ class Plan:
             raise ValueError(
                 f"{found.path}: is a checkpoint of a run with other settings; move it away, or --fresh begins again"
             )
-        other_task = self.folder.read().get(TASK_FILE) != task_file(self.settings)
-        changes = [*checkpoints.other_code(found.path), *(["code of the task's file"] if other_task else [])]
+        record, changes = self.folder.read(), [*checkpoints.other_code(found.path)]
+        for name, digest, what in ((TASK_FILE, task_file, "task"), (RULE_FILE, rule_file, "rule")):
+            if record.get(name) != digest(self.settings):
+                changes.append(f"code of the {what}'s file")
         differences = "; ".join(changes)
         if differences and not other_code:
             raise ValueError(
@@ -117,6 +119,7 @@ def _check_values(settings: RunSettings, processes: int) -> None:
         _check_target(settings, rows, processes)
     tasks.check(settings.task, **settings.task_options)
     check_trust(settings)
+    _check_rule(settings)
     _check_task_sizes(settings)
     trackers.check(settings)
     for one, other in NOT_TOGETHER:
@@ -139,6 +142,19 @@ def check_trust(settings: RunSettings) -> None:
             f"task: {settings.source} asks to run the Python file {path}; read it, then say --trust-code, or name it "
             f"on the command line"
         )
+
+
+def _check_rule(settings: RunSettings) -> None:
+    """ValueError for a rule's file that only a configuration names, and for what is no rule; a file is imported."""
+    if not settings.rule:
+        return
+    file = chosen_rules.file_of(settings.rule)
+    if file is not None and not settings.rule_trusted:
+        raise ValueError(
+            f"rule: {settings.source} asks to run the Python file {file}; read it, then say --trust-code, or name it "
+            f"on the command line"
+        )
+    chosen_rules.choose(settings.rule)
 
 
 def _check_task_sizes(settings: RunSettings) -> None:
@@ -218,6 +234,8 @@ def _check_target(settings: RunSettings, micro_batches: int, processes: int) -> 
         TargetSettings(**{name: settings.argument(name) for name in TARGET_FIELDS})
     except (TypeError, ValueError) as error:
         # The message begins with the name of the field.
+        if str(error).startswith((f"{RULE}:", f"option of {RULE}")):
+            raise
         raise type(error)(f"{settings.section_of(str(error).split(':')[0])}.{error}") from error
     try:
         batch_layout(

@@ -19,6 +19,8 @@ from tpo_torch.llm.program.display import Display
 from tpo_torch.llm.program.plan import Plan
 from tpo_torch.llm.program.settings.sections import RunSettings
 from tpo_torch.llm.program.settings.switching import GRPO
+from tpo_torch.llm.rule_groups import rule_of
+from tpo_torch.llm.step_plan import Need, need, reads_of
 from tpo_torch.llm.tasks import Task
 
 # Prompts that are shown, and prompts whose length is measured.
@@ -64,13 +66,20 @@ def extra_passes(settings: RunSettings, arguments: Any, layout: BatchLayout) -> 
         return found
     if outlives and arguments.shuffle_rows:
         found.append("one more over each round, since its rows are shuffled")
-    if layout.whole and not arguments.shuffle_rows:
-        return found
-    if not outlives and arguments.anchor != "ratio":
-        found.append("one over each optimizer step, since its groups lie over several micro-batches")
-    if outlives:
-        found.append("one over each optimizer step after the first of its round, since groups lie over micro-batches")
+    reads, whole_batch = reads_of(arguments.target, rule_of(arguments.target))
+
+    def waits(moved: bool) -> Need:
+        return need(reads, whole_batch, layout.whole, arguments.shuffle_rows, moved, old_known=outlives)
+
+    if waits(moved=False) is Need.OWN_PASS:
+        found.append(f"one over each optimizer step, since {_why(whole_batch)}")
+    if outlives and waits(moved=True) is Need.OWN_PASS:
+        found.append(f"one over each optimizer step after the first of its round, since {_why(whole_batch)}")
     return found
+
+
+def _why(whole_batch: bool) -> str:
+    return "its rule looks at the whole batch" if whole_batch else "groups lie over several micro-batches"
 
 
 def _settings(plan: Plan) -> Iterator[str]:

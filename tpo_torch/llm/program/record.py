@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpo_ref.study import files, origins, reading
+from tpo_ref.study import chosen_rules, files, origins, reading
 from tpo_ref.study.origins import Part
 from tpo_torch.llm import LIBRARIES, checkpoints
 from tpo_torch.llm.program.places import RECORD
@@ -22,6 +22,8 @@ RUNNING, FINISHED = "running", "finished"
 PROMPTS = "prompts_sha256"
 # The digest of the Python file of a user's own task.
 TASK_FILE = "task_sha256"
+# That of the file of a user's own rule.
+RULE_FILE = "rule_sha256"
 # That of the log of a finished run, among its outcome.
 LOG = "metrics_sha256"
 NEEDED = ("name", "model", "task", "method")
@@ -188,7 +190,7 @@ class Folder:
         prompts: str | None,
     ) -> None:
         content = {"format": FORMAT, "state": state, "settings": settings.plain(), "layout": layout}
-        content |= {PROMPTS: prompts, TASK_FILE: task_file(settings)}
+        content |= {PROMPTS: prompts, TASK_FILE: task_file(settings), RULE_FILE: rule_file(settings)}
         files.write_sealed(self.record, {**content, "outcome": outcome, "parts": parts})
 
 
@@ -201,6 +203,12 @@ def task_file(settings: RunSettings) -> str | None:
     """The digest of the Python file of a user's own task; None for the others."""
     path = Path(settings.task)
     return files.sha256(path) if path.suffix == ".py" and path.is_file() else None
+
+
+def rule_file(settings: RunSettings) -> str | None:
+    """The digest of the Python file of a user's own rule; None for the others."""
+    path = chosen_rules.file_of(settings.rule) if settings.rule else None
+    return files.sha256(path) if path is not None and path.is_file() else None
 
 
 def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -69,6 +69,7 @@ BASE: dict[str, Any] = {
 SHIPPED = {"anchor": "ratio", "divide_by_length": True}
 TWO_ROUNDS = {"gradient_accumulation_steps": 2, "steps_per_generation": 1}
 SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+RULES = ("rloo", "maxrl", "dr_grpo", "grpo", "gspo", "dg", "rebel", "pmpo", "reinforce_pp")
 CASES = (
     Case("whole groups in a micro-batch"),
     Case("one group per micro-batch", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
@@ -116,6 +117,15 @@ CASES = (
         for anchor in ANCHORS[:2]
         for cut in ({}, SPLIT)
     ),
+    *(
+        Case(
+            f"rule {rule}, {'split, ' if cut else ''}two epochs",
+            {**SHIPPED, "rule": rule, "num_iterations": 2, **cut},
+        )
+        for rule in RULES
+        for cut in ({}, SPLIT)
+    ),
+    Case("rule reinforce_pp, two rounds per step", {**SHIPPED, **TWO_ROUNDS, "rule": "reinforce_pp"}),
     Case("defaults, split", {**SPLIT, **SHIPPED}),
     Case("defaults, two rounds per step", {**SHIPPED, **TWO_ROUNDS}),
     Case("defaults, three epochs, split", {**SPLIT, **SHIPPED, "num_iterations": 3, "max_steps": 3}),
@@ -138,6 +148,8 @@ CASES_TOGETHER = (
         "scale batch_std, over both",
         {**SHIPPED, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "score_scale": "batch_std"},
     ),
+    Case("rule pmpo, over both", {"per_device_train_batch_size": 2, **SHIPPED, "rule": "pmpo", "num_iterations": 2}),
+    Case("rule reinforce_pp, over both", {"per_device_train_batch_size": 2, **SHIPPED, "rule": "reinforce_pp"}),
     Case("defaults, over both", {"per_device_train_batch_size": 2, **SHIPPED, "num_iterations": 2}),
 )
 
@@ -225,6 +237,7 @@ def check(case: Case) -> ExactnessReport:
             divide_by_length=config.divide_by_length,
             score_scale=config.score_scale,
             divergence=config.divergence,
+            rule=config.rule,
         )
         comparison = Comparison(copy.deepcopy(policy), settings, tokenizer, config.num_generations)
         trainer = DoubleTrainer(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOTrainer
 
-from tpo_torch.llm.program.exactness import dense
+from tpo_torch.llm.program.exactness import dense, dense_rules
 from tpo_torch.llm.program.exactness.dense import Completion, DenseSettings
 from tpo_torch.llm.program.exactness.task import reward
 from tpo_torch.llm.trainer import TargetPOTrainer
@@ -146,6 +146,10 @@ class Comparison(TrainerCallback):  # type: ignore[misc]
         if visited:
             raise RuntimeError(f"got {visited.total()} completions of no whole group, expected whole groups in a step")
         deviation = dense.batch_deviation(self.groups[number], self.settings)
-        losses = dense.group_losses(self.model, whole, old, self.settings, deviation)
+        each = dense.group_rows(self.model, whole, old, self.settings)
+        if self.settings.rule:
+            losses = dense_rules.losses(self.settings.rule, each)
+        else:
+            losses = [dense.group_loss(*one, self.settings, deviation) for one in each]
         divisor = dense.mean_length(self.groups[number], self.settings) if self.settings.divide_by_length else 1.0
         return [loss / divisor for loss in losses]

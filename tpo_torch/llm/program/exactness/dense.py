@@ -39,6 +39,8 @@ class DenseSettings:
     score_scale: str = "group_std"
     # "forward", the cross-entropy to the target, or "reverse", the divergence from policy to target.
     divergence: str = "forward"
+    # Another update rule, whose losses `dense_rules` has; empty for the target's.
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,26 +160,25 @@ def batch_deviation(groups: Sequence[Sequence[Completion]], settings: DenseSetti
     return float(torch.tensor(rewards, dtype=torch.float64).std(correction=0)) if rewards else 1.0
 
 
-def group_losses(
+def group_rows(
     model: nn.Module,
     groups: Sequence[Sequence[Completion]],
     logp_old: Sequence[Tensor],
     settings: DenseSettings,
-    deviation: float = 1.0,
-) -> list[Tensor]:
-    """Return the loss of each group, all of them in one forward pass.
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Return what the loss of each group is a function of, all groups in one forward pass.
 
-    Args: groups, the completions of each prompt, equally many; logp_old, ℓ_old of the same completions, (K,) per group;
-        deviation, of the rewards of the round.
+    Args: groups, the completions of each prompt, equally many; logp_old, ℓ_old of the same completions, (K,) per group.
+    Returns: log-probabilities now and at the snapshot, rewards and lengths of those that take part, (K,) each.
     """
     logp = log_probabilities(model, [completion for group in groups for completion in group], settings.pad)
-    losses = []
+    rows = []
     for group, now, old in zip(groups, logp.view(len(groups), -1), logp_old, strict=True):
         members = torch.tensor([takes_part(completion, settings) for completion in group])
         rewards = torch.tensor([completion.reward for completion in group], dtype=torch.float64)
         lengths = torch.tensor([len(completion.tokens) for completion in group])
-        losses.append(group_loss(now[members], old[members], rewards[members], lengths[members], settings, deviation))
-    return losses
+        rows.append((now[members], old[members], rewards[members], lengths[members]))
+    return rows
 
 
 def gradient(model: nn.Module, losses: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,13 @@ from tpo_torch.llm.conversion import Change
 from tpo_torch.llm.fields import class_fields
 from tpo_torch.llm.program.settings import switching, trl_file, upstream
 from tpo_torch.llm.program.settings.fields import Mappings, check_fields
-from tpo_torch.llm.program.settings.sections import EvaluationSettings, RunSettings, TinySettings, WarmupSettings
+from tpo_torch.llm.program.settings.sections import (
+    RULE,
+    EvaluationSettings,
+    RunSettings,
+    TinySettings,
+    WarmupSettings,
+)
 from tpo_torch.llm.program.settings.strict_yaml import LARGEST_FILE, parse
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -50,7 +56,7 @@ def load(
 
     Args: name_or_path, one of `shipped()` or a path that ends in .yaml; overrides, "key=value" with dots for what is
         nested, such as "trainer.learning_rate=1e-6"; method and seed, None for the configuration's own; trust_code,
-        whether the Python file of a task may be run that only the configuration names.
+        whether the Python file of a task or a rule may be run that only the configuration names.
     Raises: ValueError, TypeError for a configuration or key that does not exist, naming the nearest; OSError.
     """
     pairs = [_pair(text) for text in overrides]
@@ -59,7 +65,13 @@ def load(
     content, changes = _in_our_words(_read(name_or_path, ()), {**options, **given})
     settings = _laid_over(content | options, pairs)
     changes += switching.in_vain(pairs, settings.method)
-    return dataclasses.replace(settings, source=name_or_path, changes=changes, trusted=trust_code or TASK in given)
+    return dataclasses.replace(
+        settings,
+        source=name_or_path,
+        changes=changes,
+        trusted=trust_code or TASK in given,
+        rule_trusted=trust_code or RULE in given,
+    )
 
 
 def changed(content: Mappings, overrides: Iterable[str], trust_code: bool = False) -> RunSettings:

@@ -22,6 +22,8 @@ from tpo_torch.llm.program.settings.upstream import GRPO_CONFIG, TPO_CONFIG, Con
 from tpo_torch.llm.target import TargetSettings
 
 METHODS = tuple(SECTIONS)
+# The method whose coefficients another rule may make, and the setting that names it.
+TARGET, RULE = "tpo", "rule"
 # The name of TPO with the anchor "ratio", after arXiv:2605.06139.
 LISTWISE = "lpo"
 LAUNCHERS = Path(__file__).parents[2] / "configs" / "accelerate"
@@ -116,13 +118,14 @@ class RunSettings:
 
     Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; revision of a hub
         name, a commit's digits pin it, None for the newest; task, a name or the path of a user's own; task_options, its
-        keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); seed; prompts, per optimizer step, over all
+        keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); rule, another update rule in place of tpo's, as
+        `tpo_ref.study.chosen_rules` reads it; seed; prompts, per optimizer step, over all
         processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those of one
         method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup (None:
         untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes` needs,
-        None for none; trusted, whether the task's file may be run: not where only somebody's file names it; source,
-        what it was read from, and changes, what became of settings written for another method, neither of which is
-        recorded.
+        None for none; trusted, whether the task's file may be run: not where only somebody's file names it, and
+        rule_trusted, whether the rule's may; source, what it was read from, and changes, what became of settings
+        written for another method, neither of which is recorded.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
@@ -143,6 +146,8 @@ class RunSettings:
     warmup: WarmupSettings | None = None
     accelerate: str | None = None
     revision: str | None = None
+    rule: str = ""
+    rule_trusted: bool = field(default=True, compare=False)
     trusted: bool = field(default=True, compare=False)
     source: str = field(default=UNNAMED, compare=False)
     changes: tuple[Change, ...] = field(default=(), compare=False)
@@ -165,6 +170,7 @@ class RunSettings:
             raise unknown("accelerate", str(self.accelerate), sorted(path.stem for path in LAUNCHERS.glob("*.yaml")))
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
+        self._check_rule()
         checks.whole("seed", self.seed, 0)
         checks.whole("prompts", self.prompts, 1)
         if self.processes is not None:
@@ -177,6 +183,21 @@ class RunSettings:
         self._check_names()
         if self.method != GRPO:
             self._check_target()
+
+    def _check_rule(self) -> None:
+        """Whether a rule is given once, as text, to a method that takes one; the target's settings judge what it is."""
+        for section in TRAINERS:
+            if RULE in getattr(self, section):
+                raise ValueError(
+                    f"{section}.{RULE}: is no option of the trainer here; write {RULE}=… without a section"
+                )
+        if not isinstance(self.rule, str):
+            raise TypeError(f"{RULE}: got {self.rule!r}, expected NAME or FILE.py:FUNCTION")
+        if self.rule and self.method != TARGET:
+            raise ValueError(
+                f"{RULE}: got {self.rule!r} beside method {self.method}, expected method {TARGET}, whose trainer takes "
+                "any rule; leave one of them out"
+            )
 
     def _check_names(self) -> None:
         """The names that TRL and peft must know; a mistake is found before the model is loaded."""
@@ -229,11 +250,22 @@ class RunSettings:
     @property
     def folder(self) -> str:
         """The name of the run's folder."""
-        return f"{self.name}-{self.method}" + (f"-seed{self.seed}" if self.seed else "")
+        return f"{self.name}-{self.shown_method}" + (f"-seed{self.seed}" if self.seed else "")
+
+    @property
+    def shown_method(self) -> str:
+        """The method by which a run is called: that of its rule, where it has one."""
+        if not self.rule:
+            return self.method
+        # Imported where needed: it takes NumPy along.
+        from tpo_ref.study import chosen_rules
+
+        return chosen_rules.method_of(self.rule)
 
     def plain(self) -> dict[str, files.Json]:
-        """The settings as JSON values."""
-        return {f.name: files.plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.compare}
+        """The settings as JSON values; a run without a rule says nothing of one, as before there were any."""
+        fields = [f.name for f in dataclasses.fields(self) if f.compare and (f.name != RULE or self.rule)]
+        return {name: files.plain(getattr(self, name)) for name in fields}
 
     @property
     def model_revision(self) -> str | None:
@@ -244,7 +276,7 @@ class RunSettings:
     @property
     def given(self) -> dict[str, Any]:
         """What the trainer's arguments are given: the fields of both methods, and those of this one."""
-        return {**self.trainer, **getattr(self, self.section)}
+        return {**self.trainer, **getattr(self, self.section), **({RULE: self.rule} if self.rule else {})}
 
     def section_of(self, name: str) -> str:
         """The section that gives one of the trainer's arguments; that of the method where none does."""
@@ -267,6 +299,7 @@ class RunSettings:
             task=str(files.at_home(self.task).resolve()) if self.task.endswith(".py") else self.task,
             task_options=_with_whole(self.task_options, (FOLDER,) if self.task == GSM8K else ()),
             trainer=_with_whole(self.trainer, FILES),
+            rule=_whole_rule(self.rule),
         )
 
 
@@ -278,6 +311,12 @@ def _whole(text: str) -> str:
     """A path made whole where something is there, or a home in it; anything else, such as a hub name, as it is."""
     path = files.at_home(text)
     return str(path.resolve()) if text.startswith("~") or path.exists() else text
+
+
+def _whole_rule(text: str) -> str:
+    """A rule's text with the whole path of its file, if it has one."""
+    path, colon, rest = text.partition(".py:")
+    return f"{files.at_home(path + '.py').resolve()}:{rest}" if colon else text
 
 
 def launcher_file(name: str) -> Path:

@@ -36,12 +36,12 @@ def calls_into_checks(name: str, given: dict[str, Any]) -> list[str]:
 
 def entered_checks(package: str, call: Callable[[], Any]) -> list[str]:
     """The checks of a package that a call enters from outside, in their order."""
-    checks = str(ROOT / package / "checks.py")
+    checks = str(ROOT / package / "checks")
     entered = []
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
-        caller = frame.f_back.f_code.co_filename if frame.f_back else checks
-        if event == "call" and frame.f_code.co_filename == checks != caller:
+        caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+        if event == "call" and frame.f_code.co_filename.startswith(checks) and not caller.startswith(checks):
             entered.append(frame.f_code.co_name)
 
     before = sys.getprofile()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tpo_torch import checks
+from tpo_torch.checks import arrays
 
 # Every stem of the torch maths; one that is not written yet is passed over.
 STEMS = (
@@ -132,7 +132,7 @@ def test_where_values_are_not_read_a_nan_is_seen_in_its_own_group_and_there_only
     path: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on an accelerator (deviation D6): what is not refused must not be hidden either.
-    monkeypatch.setattr(checks, "_readable", lambda x: False)
+    monkeypatch.setattr(arrays, "_readable", lambda x: False)
     given = arguments(path, "cpu", False)
     with torch.no_grad():
         given[name][0].view(-1)[0] = float("nan")

@@ -1,0 +1,37 @@
+"""Input checks, made once at the public edge. A message says what was given, what was expected and what to do."""
+
+from tpo_ref.checks.arrays import Bools as Bools
+from tpo_ref.checks.arrays import Floats as Floats
+from tpo_ref.checks.arrays import array as array
+from tpo_ref.checks.arrays import converted as converted
+from tpo_ref.checks.arrays import finite as finite
+from tpo_ref.checks.arrays import finite_log_weights as finite_log_weights
+from tpo_ref.checks.arrays import float64 as float64
+from tpo_ref.checks.arrays import log_weights as log_weights
+from tpo_ref.checks.arrays import mask_for as mask_for
+from tpo_ref.checks.arrays import same_shape as same_shape
+from tpo_ref.checks.groups import deviations as deviations
+from tpo_ref.checks.groups import distribution as distribution
+from tpo_ref.checks.groups import figures as figures
+from tpo_ref.checks.groups import flags as flags
+from tpo_ref.checks.groups import group as group
+from tpo_ref.checks.groups import labels as labels
+from tpo_ref.checks.groups import lengths as lengths
+from tpo_ref.checks.groups import log_probabilities as log_probabilities
+from tpo_ref.checks.groups import masses as masses
+from tpo_ref.checks.groups import probabilities as probabilities
+from tpo_ref.checks.groups import rollout as rollout
+from tpo_ref.checks.groups import scores as scores
+from tpo_ref.checks.groups import successes as successes
+from tpo_ref.checks.groups import token_log_weights as token_log_weights
+from tpo_ref.checks.numbers import axes as axes
+from tpo_ref.checks.numbers import choice as choice
+from tpo_ref.checks.numbers import divisor as divisor
+from tpo_ref.checks.numbers import non_negative as non_negative
+from tpo_ref.checks.numbers import positive as positive
+from tpo_ref.checks.numbers import real as real
+from tpo_ref.checks.numbers import share as share
+from tpo_ref.checks.numbers import shown as shown
+from tpo_ref.checks.numbers import truth as truth
+from tpo_ref.checks.numbers import unknown as unknown
+from tpo_ref.checks.numbers import whole as whole

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tpo_ref.bandits.readable import GRPO_FLOOR, STEP_FLOOR
+from tpo_ref.bandits.methods import GRPO_FLOOR
+from tpo_ref.bandits.readable import STEP_FLOOR
 from tpo_ref.closed_form import COSINE_FLOOR
 from tpo_ref.standardize import CONSTANT_ULPS
 

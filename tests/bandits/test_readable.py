@@ -11,6 +11,7 @@ import pytest
 from tpo_ref import closed_form, simplex
 from tpo_ref.bandits import environments, readable
 from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
+from tpo_ref.bandits.methods import resolve
 
 SINGLE = SingleContext(arms=6, actions=5, steps=20)
 MANY = ManyContexts(contexts=4, arms=5, steps=30)
@@ -126,8 +127,8 @@ def test_groups_without_a_verdict_move_only_the_unanchored() -> None:
         assert readable.needle(method, settings, [0])["misalignment"][0, 0] == 1
     actions, z = np.array([[[1, 1, 2, 3]]]), np.array([[0.0, 2.0, 0.0, 0.0]])
     for method in ("tpo_sampled", "tpo_ratio", "grpo"):
-        np.testing.assert_allclose(readable._group_direction(method, z, actions, 1.0), 0, atol=1e-15)
-    assert readable._group_direction("tpo_no_anchor", z, actions, 1.0)[0, 1] < -0.1
+        np.testing.assert_allclose(readable._group_direction(resolve(method, settings), z, actions), 0, atol=1e-15)
+    assert readable._group_direction(resolve("tpo_no_anchor", settings), z, actions)[0, 1] < -0.1
 
 
 def test_the_normalised_step_survives_a_zero_gradient() -> None:

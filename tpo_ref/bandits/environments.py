@@ -220,11 +220,14 @@ def chain_to_logits(g: ArrayLike, actions: NDArray[np.integer], pi: ArrayLike) -
     return np.asarray(sums - pi * g.sum(-1, keepdims=True))
 
 
-def check_run(method: str, settings: Settings, kind: type, seeds: Sequence[int]) -> None:
-    """Refuses a run whose settings are of another environment, whose method it lacks, or that has no valid seed."""
+def check_run(method: str | None, settings: Settings, kind: type, seeds: Sequence[int]) -> None:
+    """Refuses a run whose settings are of another environment, whose method it lacks, or that has no valid seed.
+
+    Args: method, None for a rule that is in no table.
+    """
     if type(settings) is not kind:
         raise TypeError(f"settings: got {type(settings).__name__}, expected {kind.__name__}")
-    if method not in settings.METHODS:
+    if method is not None and method not in settings.METHODS:
         raise checks.unknown("method", method, settings.METHODS)
     if not hasattr(seeds, "__len__") or not hasattr(seeds, "__getitem__") or isinstance(seeds, dict):
         raise TypeError(f"seeds: got {type(seeds).__name__}, expected a sequence of integers such as range(100)")

@@ -95,9 +95,15 @@ def _plateau_claim(horizon: int, scale: str, published: float | None) -> Claim:
 
 
 def _runner(name: str) -> Runner:
-    """A compiled run as an experiment calls it. Numba is loaded when it runs: listing needs none."""
+    """A run as an experiment calls it: compiled, or readable for a rule of the user's. Listing loads neither."""
 
     def run(method: str, settings: Any, seeds: Sequence[int], context: Context) -> Arrays:
+        if context.rule is not None:
+            from tpo_ref.bandits import readable
+
+            # The compiled loops know the paper's methods alone.
+            own: Arrays = getattr(readable, name)(context.rule, settings, seeds, context.grouping, context.progress)
+            return own
         from tpo_ref.bandits import compiled
 
         arrays: Arrays = getattr(compiled, name)(method, settings, seeds)
@@ -121,6 +127,7 @@ EXPERIMENTS = (
         },
         panels=(Panel("error", "error 1 − π(y*)"), Panel("misalignment", "misalignment to the oracle")),
         score="error",
+        groupings=("batch", "arms"),
         claims=_single_claims,
     ),
     Experiment(
@@ -137,6 +144,7 @@ EXPERIMENTS = (
         },
         panels=(Panel("error", "error 1 − π(y*)"), Panel("misalignment", "misalignment to CE")),
         score="error",
+        groupings=("expected", "arms"),
         claims=_multi_claims,
     ),
     Experiment(
@@ -153,6 +161,7 @@ EXPERIMENTS = (
         },
         panels=(Panel("error", "error 1 − π(y*)"), Panel("misalignment", "misalignment to the oracle")),
         score="error",
+        groupings=("group",),
     ),
     Experiment(
         id="needle",
@@ -168,6 +177,7 @@ EXPERIMENTS = (
         },
         panels=(Panel("error", "error 1 − π(y*)", log=False),),
         score="error",
+        groupings=("group",),
         claims=_plateau_claims,
     ),
 )

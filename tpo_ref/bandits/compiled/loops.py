@@ -29,7 +29,8 @@ from tpo_ref.bandits.compiled.terms import (
     Policy,
     SingleOptions,
 )
-from tpo_ref.bandits.readable import GRPO_FLOOR, STEP_FLOOR
+from tpo_ref.bandits.methods import GRPO_FLOOR
+from tpo_ref.bandits.readable import STEP_FLOOR
 from tpo_ref.checks import Floats
 from tpo_ref.closed_form import COSINE_FLOOR
 from tpo_ref.standardize import CONSTANT_ULPS

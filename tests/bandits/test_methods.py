@@ -134,8 +134,9 @@ def test_what_is_no_method_is_refused(method: Any, grouping: str, error: type[Ex
 
 
 def test_a_table_is_of_an_environment() -> None:
-    with pytest.raises(TypeError, match="settings: got str, expected those of one of the four environments"):
-        table("needle")  # type: ignore[arg-type]
+    for read in (table, lambda settings: resolve(rules.named("pg"), settings)):
+        with pytest.raises(TypeError, match="settings: got str, expected one of SingleContext, ManyContexts"):
+            read("needle")  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(("name", "grouping"), PLACES)

@@ -54,9 +54,12 @@ def table(settings: Settings) -> dict[str, Method]:
 
     Paper: Fig. 2, Fig. 3, Fig. 8 (what is compared there)
 
+    Raises: TypeError for settings of no environment.
+
     >>> sorted(table(Needle())) == sorted(Needle.METHODS)
     True
     """
+    _check_environment(settings)
     if isinstance(settings, SingleContext):
         baseline = settings.baseline
         return {
@@ -74,8 +77,6 @@ def table(settings: Settings) -> dict[str, Method]:
             "grpo": Method(rules.named("group_pg"), STANDARDISED),
             "tpo": Method(rules.named("tpo", eta=settings.eta), ARMS),
         }
-    if not isinstance(settings, SampledCandidates | Needle):
-        raise TypeError(f"settings: got {type(settings).__name__}, expected those of one of the four environments")
     return {
         "tpo_sampled": Method(rules.named("tpo", eta=settings.eta), GROUP),
         "tpo_ratio": Method(rules.named("tpo_ratio", eta=settings.eta), GROUP),
@@ -102,6 +103,7 @@ def resolve(method: str | Rule | ChosenRule, settings: Settings, grouping: str =
     if not isinstance(method, Rule | ChosenRule):
         raise TypeError(f"method: got {type(method).__name__}, expected a name such as 'grpo', or a rule")
     rule: Rule = method if isinstance(method, Rule) else method.build(rules)
+    _check_environment(settings)
     options = GROUPINGS[type(settings)]
     if grouping and grouping not in options:
         raise unknown("grouping", grouping, options)
@@ -122,3 +124,9 @@ def _by_name(name: str, methods: Mapping[str, Method], grouping: str) -> Method:
     if grouping:
         raise ValueError(f"grouping: got {grouping!r} for the method {name}, which has its own; it is for rules")
     return methods[name]
+
+
+def _check_environment(settings: Settings) -> None:
+    if type(settings) not in GROUPINGS:
+        names = ", ".join(kind.__name__ for kind in GROUPINGS)
+        raise TypeError(f"settings: got {type(settings).__name__}, expected one of {names}")

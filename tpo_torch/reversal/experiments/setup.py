@@ -83,6 +83,8 @@ def sequence(
         statistics=("auc", "last", "final", "solved") if terminal else ("auc", "steps", "last", "solved"),
         published=published or {},
         health=HEALTH,
+        # A single token earns no terminal reward.
+        groupings=("group", "batch") if terminal else ("group", "token", "batch"),
     )
 
 

@@ -2,7 +2,7 @@
 
 Departures from the paper, each explained in spec/deviations.md:
 
-- D10 to D14 as `readable` lists them.
+- All that `readable` lists.
 - D40 standard errors divide by n − 1.
 - D41 a claim may be unclear.
 """

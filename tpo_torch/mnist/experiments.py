@@ -2,7 +2,7 @@
 
 Departures from the paper, each explained in spec/deviations.md:
 
-- D7, D20 to D23 as `runs` lists them.
+- All that `runs` lists.
 - D40 standard errors divide by n − 1.
 - D41 a claim may be unclear.
 """

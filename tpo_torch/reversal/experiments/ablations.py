@@ -4,7 +4,7 @@ Departures from the paper, each explained in spec/deviations.md:
 
 - D60 Fig. 17 states no horizon; we take H = 5, and judge the order.
 - D63 final errors of Figs 13 to 15 are held to a factor of three.
-- D20, D30, D31, D50 to D54, D56 to D59 as `tpo_torch.reversal.runs` lists them.
+- All that `tpo_torch.reversal.runs` lists.
 - D40 standard errors divide by n − 1.
 - D41 a claim may be unclear.
 """

@@ -3,7 +3,7 @@
 Departures from the paper, each explained in spec/deviations.md:
 
 - D61 two cells of Table 1 that Table 2 contradicts are shown, not judged.
-- D20, D30, D31, D50 to D54, D56 to D59 as `tpo_torch.reversal.runs` lists them.
+- All that `tpo_torch.reversal.runs` lists.
 - D40 standard errors divide by n − 1.
 - D41 a claim may be unclear.
 """

@@ -99,6 +99,7 @@ SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
 SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
 SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
+SEQUENCES = "reversal.test_own_rules.test_the_gradient_of_a_grouping_is_the_rules_written_out"
 DIRECTION = "bandits.test_groupings.test_a_direction_is_the_descent_of_the_rules_loss"
 EXPECTED = "bandits.test_groupings.test_an_expected_direction_is_the_mean_over_every_draw"
 SHARES = "bandits.test_groupings.test_the_scores_of_the_arms_are_shares_of_draws_less_a_baseline"
@@ -193,6 +194,47 @@ MUTANTS = (
         "arms all alike", "tpo_ref", "bandits.readable._exact_direction", "pi * descent", "descent", f"{EXPECTED}[pg]"
     ),
     Mutant("lost normaliser", "tpo_ref", "bandits.readable._through_softmax", "- pi *", "- 0 *", f"{EXPECTED}[dg]"),
+    # What makes a group on the sequence tasks.
+    Mutant(
+        "tokens of an answer as its group",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "x.mT if single",
+        "x if single",
+        f"{SEQUENCES}[grpo]",
+    ),
+    Mutant(
+        "one batch of all seeds",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "by_seed = rule.whole_batch",
+        "by_seed = False",
+        f"{SEQUENCES}[reinforce_pp]",
+    ),
+    Mutant(
+        "a sum over prompts",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "if rule.reduction == CANDIDATES",
+        "if rule.reduction != CANDIDATES",
+        f"{SEQUENCES}[pg]",
+    ),
+    Mutant(
+        "a loss of the batch as one of a prompt",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "(len(old[0]) if rule.reduction == CANDIDATES else 1)",
+        "len(old[0])",
+        f"{SEQUENCES}[mpo]",
+    ),
+    Mutant(
+        "an answer's tokens for its prompts",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "len(old[0])",
+        "len(old[0].T)",
+        f"{SEQUENCES}[rloo]",
+    ),
     # The rules as objects.
     Mutant(
         "mean over all groups",

@@ -117,6 +117,9 @@ class TpoNoAnchor(Tilted):
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
         return variants._tpo_no_anchor_loss(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
+    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
+        return tpo._tpo_coefficients(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
+
 
 @dataclass(frozen=True)
 class TpoTempered(Tilted):
@@ -176,6 +179,9 @@ class GroupPg(Tilted):
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
         return pg._group_pg_loss(group.logp, u, self.eta)
+
+    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
+        return u / self.eta
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -52,6 +53,29 @@ def called(path: Path, function: Callable[..., Any], /, *values: Any, **options:
         return function(*values, **options)
     except Exception as error:
         raise ValueError(raised(path, getattr(function, "__name__", "a function"), error)) from error
+
+
+def place(name: str, function: Callable[..., Any]) -> str:
+    """Where a function lies, and its name, as a message begins; the name alone where no file is known."""
+    try:
+        path, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    except (OSError, TypeError):
+        return f"rule {name}"
+    return f"{path}, line {max(line, 1)}: {name}"
+
+
+def run(name: str, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
+    """What a function of the user's returns, wherever it lies; ValueError saying where it raised."""
+    try:
+        return function(*values, **options)
+    except Exception as error:
+        try:
+            source = inspect.getsourcefile(function)
+        except TypeError:
+            source = None
+        if source is None:
+            raise ValueError(f"rule {name} raised {type(error).__name__}: {error}") from error
+        raise ValueError(raised(Path(source), name, error)) from error
 
 
 def raised(path: Path, what: str, error: Exception) -> str:

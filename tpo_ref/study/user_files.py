@@ -17,7 +17,11 @@ from typing import Any
 
 
 def check_file(path: Path, what: str) -> None:
-    """FileNotFoundError unless the file is there; `what` says what it should define."""
+    """Check that a user's file exists.
+
+    Args: path; what, what the file should define, for the message.
+    Raises: FileNotFoundError where there is no such file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines {what}")
 

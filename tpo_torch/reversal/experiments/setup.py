@@ -44,6 +44,7 @@ def _run(method: str, settings: Any, seeds: Sequence[int], context: Context) -> 
 
 
 def sequence(
+    *,
     id: str,
     title: str,
     paper: str,

@@ -52,7 +52,8 @@ class Method:
             now = logp.detach().mT if single else logp.detach()
             parts = zip(groups, now if by_seed else [now], strict=True)
             each = [rule._gradient(group._replace(logp=x)) for group, x in parts]
-            g = (torch.stack(each) if by_seed else each[0]) / count
+            # Plus zero, so that nothing is −0.
+            g = (torch.stack(each) if by_seed else each[0]) / count + 0.0
             return g.mT if single else g
 
         return gradient

@@ -109,7 +109,7 @@ EXPERIMENTS = (
         extra="torch",
         devices=True,
         aliases={"grpo": "pg_batchnorm"},
-        groupings=("classes", "batch"),
+        groupings=("classes", "sampled", "batch", "batch-baseline"),
     ),
     Experiment(
         id="mnist-mechanism",

@@ -34,7 +34,7 @@ CLASSES, SAMPLED, SINGLE, LABELS, BATCH, BATCH_BASELINE = (
     "batch-baseline",
 )
 # What may make one for a rule that is not in the table, the usual one first.
-GROUPINGS = (CLASSES, BATCH)
+GROUPINGS = (CLASSES, SAMPLED, BATCH, BATCH_BASELINE)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ EXPERIMENTS = (
         },
         panels=(Panel("error", "error 1 − π(y*)"), Panel("misalignment", "misalignment to CE")),
         score="error",
-        groupings=("expected", "arms"),
+        groupings=("arms", "expected"),
         claims=_multi_claims,
     ),
     Experiment(

@@ -67,7 +67,7 @@ def _final(method: str, published: float, source: str) -> Claim:
 
 
 def _percent(errors: dict[str, float]) -> dict[str, dict[str, str]]:
-    return {"final": {method: f"{100 * error:.2g}" for method, error in errors.items()}}
+    return {"final": {method: f"{100 * error:.3g}" for method, error in errors.items()}}
 
 
 FIG10 = sequence(

@@ -247,7 +247,7 @@ MUTANTS = (
         "mnist.methods.Method.losses",
         "else g.shape[-1]",
         "else 1",
-        f"{DIGITS}[mpo]",
+        f"{DIGITS}[tpo]",
     ),
     # The rules as objects.
     Mutant(

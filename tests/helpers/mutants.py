@@ -254,6 +254,7 @@ MUTANTS = (
         "len(old[0])",
         "len(old[0].T)",
         f"{SEQUENCES}[rloo]",
+    ),
     # What makes a group on MNIST.
     Mutant(
         "dropped baseline", "tpo_torch", "mnist.methods._scores_of_action", "advantages", "rewards", f"{DIGITS}[tpo]"

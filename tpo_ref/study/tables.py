@@ -47,7 +47,7 @@ COLUMNS = {
     "median": Column("final median", lambda curves: estimates.median(estimates.final(curves))),
     "last": Column(f"mean of last {estimates.LAST}", lambda curves: estimates.mean(estimates.last(curves))),
     "steps": Column("steps to 1 %", lambda curves: estimates.first_below(curves, FIRST_LEVEL)),
-    "solved": Column("solved seeds", lambda curves: estimates.mean(estimates.solved(curves).astype(float)), count=True),
+    "solved": Column("solved seeds", lambda curves: estimates.share(estimates.solved(curves)), count=True),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.helpers.timing import ratio
-from tpo_torch.mnist.methods import RULES
+from tpo_torch.mnist.methods import METHODS, Method
 from tpo_torch.mnist.runs import MnistTraining
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared.data import CLASSES, Mnist
@@ -56,7 +56,7 @@ class Products:
 class Update:
     """Twenty seeds, batch 100; the ratio has the target 2.5 on two threads."""
 
-    params = tuple(RULES)
+    params = tuple(METHODS)
     param_names = ("method",)
 
     def setup(self, method: str) -> None:
@@ -81,6 +81,25 @@ class Update:
         return ratio(self.train, self.multiply, REPEATS)
 
     track_step_over_matmuls.unit = "ratio"
+
+
+class GeneralForm:
+    """TPO over all ten classes, as any rule runs, over its fast form, which looks at the sampled action alone."""
+
+    def setup(self) -> None:
+        torch.set_num_threads(THREADS)
+        settings = MnistSettings()
+        self.fast, self.general = (MnistTraining("tpo", settings, range(SEEDS), noise(), "cpu") for _ in range(2))
+        self.general.method = Method(self.fast.method.rule, "classes")
+
+    def train(self, training: MnistTraining) -> None:
+        training.train(UPDATES)
+        training.update = 0
+
+    def track_general_over_fast(self) -> float:
+        return ratio(lambda: self.train(self.general), lambda: self.train(self.fast), REPEATS)
+
+    track_general_over_fast.unit = "ratio"
 
 
 class Evaluation:

@@ -59,13 +59,13 @@ class Floor:
 
     def _pass(self, training: ReversalTraining, layout: Any, cached: int, times: int, back: bool) -> None:
         shapes: list[tuple[int, int, int, int]] = []
-        nodes, hidden = layout.tokens.shape[1], getattr(layout, "hidden", 0)
+        nodes, silent = layout.tokens.shape[1], getattr(layout, "silent_nodes", 0)
         for layer in range(LAYERS):
             last = layer == LAYERS - 1
-            asking = nodes - hidden if last else nodes
+            asking = nodes - silent if last else nodes
             # Without a mask each node asks alone, for what is cached of its prompt.
             alone = (HEADS * nodes, 1, cached)
-            blocks, slots, keys = layout.masks[last].shape if hasattr(layout, "masks") else alone
+            blocks, slots, keys = layout.asking[layer].mask.shape if hasattr(layout, "asking") else alone
             shapes += [
                 (1, nodes, WIDTH, 2 * WIDTH),
                 (1, asking, WIDTH, WIDTH),
@@ -75,7 +75,7 @@ class Floor:
                 (1, asking, WIDTH, HIDDEN),
                 (1, asking, HIDDEN, WIDTH),
             ]
-        shapes.append((1, nodes - hidden, WIDTH, training.net.vocab))
+        shapes.append((1, nodes - silent, WIDTH, training.net.vocab))
         for _ in range(times):
             for shape in shapes:
                 self._add(*shape, back=back)

@@ -12,7 +12,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from tpo_ref.bandits import compiled, environments, readable
-from tpo_ref.bandits.compiled import loops
+from tpo_ref.bandits.compiled import loops, terms
 from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 from tpo_ref.closed_form import no_anchor_root
 
@@ -114,7 +114,7 @@ def test_the_guide_table_finds_what_the_search_finds(seed: int, arms: int, sharp
     weights = rng.random(arms)
     cdf = np.exp(sharpness * (weights - weights.max())).cumsum()
     guide = np.empty(loops._buckets(arms), np.int64)
-    loops._guide(cdf, cdf[-1], guide)
+    loops._fill_guide(cdf, cdf[-1], guide)
     # Bucket edges, where rounding could tell the two apart, and anything between.
     edges = np.arange(guide.size) / guide.size
     uniforms = np.r_[edges, np.nextafter(edges[1:], 0), np.nextafter(1.0, 0), rng.random(50)]
@@ -124,7 +124,7 @@ def test_the_guide_table_finds_what_the_search_finds(seed: int, arms: int, sharp
 
 def test_the_guide_table_skips_arms_without_weight() -> None:
     cdf, guide = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 4.0]), np.empty(loops._buckets(7), np.int64)
-    loops._guide(cdf, 4.0, guide)
+    loops._fill_guide(cdf, 4.0, guide)
     # Draws that fall exactly on the cumulative weights 0 and 1 belong to the next arm that has any.
     assert [loops._draw(x, cdf, 4.0, guide) for x in (0.0, 0.24, 0.25, 0.99)] == [3, 3, 6, 6]
 
@@ -205,3 +205,22 @@ def test_bad_runs_are_refused(name: str) -> None:
         run("grpo", settings, [])
     with pytest.raises(TypeError, match="settings: got dict"):
         run("grpo", vars(settings), [0])
+
+
+@pytest.mark.parametrize(("loop", "code"), [("single", terms.CE), ("many", terms.RATIO), ("groups", terms.CE)])
+def test_a_code_that_a_loop_does_not_have_is_no_other_method(loop: str, code: int) -> None:
+    half = np.full((1, 1, 2, 2), 0.5)
+    # One draw of the wrong arm and one of the correct one: a group that has a signal.
+    half[..., 1] = 0.0
+    curves = np.empty((2, 1, 2))
+    calls: dict[str, Callable[[], None]] = {
+        "single": lambda: loops.single_seeds(
+            code, half[0], np.zeros((1, 2)), terms.SingleOptions(1.0, 0.0, 1.0, 1.0), *curves
+        ),
+        "many": lambda: loops.many_seeds(code, np.zeros((1, 1, 2)), terms.ManyOptions(1.0, 1.0, 1.0), *curves),
+        "groups": lambda: loops.group_seeds(
+            code, half, np.zeros((1, 2)), terms.GroupOptions(1.0, True, np.ones(3)), *curves
+        ),
+    }
+    with pytest.raises(ValueError, match="method: got a code"):
+        calls[loop]()

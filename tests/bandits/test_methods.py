@@ -13,7 +13,7 @@ from tpo_ref import rules
 from tpo_ref.bandits import compiled, readable
 from tpo_ref.bandits.environments import ManyContexts, Needle, SampledCandidates, SingleContext
 from tpo_ref.bandits.experiments import EXPERIMENTS
-from tpo_ref.bandits.methods import GROUPINGS, resolve, table
+from tpo_ref.bandits.methods import ARMS, EXPECTED, GROUPINGS, resolve, table
 from tpo_ref.study.chosen_rules import choose
 from tpo_ref.study.cli import commands as cli
 
@@ -59,8 +59,10 @@ def test_every_method_of_an_environment_is_in_its_table(name: str) -> None:
 def test_every_rule_runs_in_every_environment(rule: str, name: str, grouping: str) -> None:
     if (rule, name, grouping) == ("maxrl", "single_context", "arms"):
         # There scores are shares of draws less a baseline, and MaxRL divides by successes.
-        with pytest.raises(ValueError, match="expected 0 .failed. or 1"):
+        with pytest.raises(ValueError, match=r"got 'arms'.*less a baseline of 0\.5, for maxrl.*use 'batch'"):
             run(name, choose(rule), grouping)
+        curves = readable.single_context(choose(rule), SingleContext(arms=6, steps=4, baseline=0.0), SEEDS, grouping)
+        assert all(np.isfinite(curve).all() for curve in curves.values())
         return
     curves = run(name, choose(rule), grouping)
     for curve in curves.values():
@@ -75,8 +77,11 @@ def test_every_rule_runs_in_every_environment(rule: str, name: str, grouping: st
         ("single_context", "dg", "dg,baseline=0.5", "batch"),
         ("single_context", "tpo", "tpo", "arms"),
         ("many_contexts", "tpo", "tpo", "arms"),
+        ("many_contexts", "tpo", "tpo", ""),
         ("many_contexts", "ce", "ce", "arms"),
+        ("many_contexts", "ce", "ce", ""),
         ("many_contexts", "pg", "pg,baseline=0", "expected"),
+        ("many_contexts", "dg", "dg,baseline=0", ""),
         ("sampled_candidates", "tpo_sampled", "tpo", "group"),
         ("needle", "tpo_ratio", "lpo", "group"),
         ("needle", "tpo_no_anchor", "tpo_no_anchor", "group"),
@@ -93,7 +98,9 @@ def test_a_rule_by_name_is_the_method_of_the_table(name: str, method: str, text:
 
 @pytest.mark.parametrize(("name", "grouping"), PLACES)
 def test_a_file_of_ones_own_is_the_rule_that_it_writes_out(name: str, grouping: str, tmp_path: Path) -> None:
-    own, named = run(name, choose(mine(tmp_path)), grouping), run(name, choose("pg"), grouping)
+    # A function says nothing of a sum over candidates, of which an expectation could be taken: it gets the group.
+    own = run(name, choose(mine(tmp_path)), grouping)
+    named = run(name, choose("pg"), ARMS if grouping == EXPECTED else grouping)
     for array in named:
         np.testing.assert_allclose(own[array], named[array], rtol=1e-9, atol=1e-12)
 
@@ -103,6 +110,41 @@ def test_a_rule_of_the_batch_sees_the_batch_of_its_seed_alone() -> None:
     for seed in SEEDS:
         alone = readable.needle(choose("reinforce_pp"), SETTINGS["needle"], [seed])
         np.testing.assert_array_equal(alone["error"][0], together["error"][seed])
+
+
+def test_a_rule_is_taken_as_an_object_as_well_as_by_its_text() -> None:
+    for place in SETTINGS:
+        by_text, by_object = run(place, choose("dapo")), run(place, rules.named("dapo"))
+        for array in by_text:
+            np.testing.assert_array_equal(by_object[array], by_text[array])
+
+
+@pytest.mark.parametrize(
+    ("method", "grouping", "error", "says"),
+    [
+        ("grpo", "group", ValueError, "grouping: got 'group' for the method grpo, which has its own"),
+        (rules.named("rloo"), "batch", ValueError, "grouping: got 'batch', expected"),
+        (len, "", TypeError, "method: got builtin_function_or_method, expected a name such as 'grpo', or a rule"),
+        (None, "", TypeError, "method: got NoneType"),
+    ],
+)
+def test_what_is_no_method_is_refused(method: Any, grouping: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        run("needle", method, grouping)
+
+
+def test_a_table_is_of_an_environment() -> None:
+    for read in (table, lambda settings: resolve(rules.named("pg"), settings)):
+        with pytest.raises(TypeError, match="settings: got str, expected one of SingleContext, ManyContexts"):
+            read("needle")  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("name", "grouping"), PLACES)
+def test_progress_is_told_step_by_step(name: str, grouping: str) -> None:
+    told: list[tuple[int, int]] = []
+    settings = SETTINGS[name]
+    getattr(readable, name)(rules.named("rloo"), settings, SEEDS, grouping, lambda *given: told.append(given))
+    assert told == [(step, settings.steps) for step in range(settings.steps)]
 
 
 def test_every_experiment_says_what_may_make_a_group() -> None:

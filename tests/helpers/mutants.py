@@ -16,7 +16,7 @@ from helpers.backends import BACKENDS
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` becomes `new` in one function of one backend; `caught_by` is "test module.property"."""
+    """`old` becomes `new` in one function of one backend; `caught_by` is "folder.test module.property" of tests/."""
 
     what: str
     package: str
@@ -70,7 +70,7 @@ def holds(mutant: Mutant) -> None:
 
     A property over the list of rules is named with one of them, as in "test_rules.a_property[grpo]".
     """
-    module, name = mutant.caught_by.split(".")
+    module, name = mutant.caught_by.rsplit(".", 1)
     name, _, rule = name.rstrip("]").partition("[")
     check = getattr(importlib.import_module(module), name)
     takes_backend = "backend" in inspect.signature(check).parameters
@@ -99,6 +99,9 @@ SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
 SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
 SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
+DIRECTION = "bandits.test_groupings.test_a_direction_is_the_descent_of_the_rules_loss"
+EXPECTED = "bandits.test_groupings.test_an_expected_direction_is_the_mean_over_every_draw"
+SHARES = "bandits.test_groupings.test_the_scores_of_the_arms_are_shares_of_draws_less_a_baseline"
 
 MUTANTS = (
     # The method, in the reference.
@@ -160,6 +163,36 @@ MUTANTS = (
     Mutant(
         "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
     ),
+    # What makes a group in the bandits.
+    Mutant(
+        "a sum over candidates",
+        "tpo_ref",
+        "bandits.methods.Method.gradient",
+        "g / logp",
+        "g * logp",
+        f"{DIRECTION}[pg]",
+    ),
+    Mutant(
+        "one batch of all seeds",
+        "tpo_ref",
+        "bandits.methods.Method.gradient",
+        "if self.rule.whole_batch:",
+        "if False:",
+        f"{DIRECTION}[reinforce_pp]",
+    ),
+    Mutant(
+        "a sum over groups",
+        "tpo_ref",
+        "bandits.readable._group_direction",
+        ".mean(-2)",
+        ".sum(-2)",
+        f"{DIRECTION}[tpo]",
+    ),
+    Mutant("dropped baseline", "tpo_ref", "bandits.readable._single_direction", " - settings.baseline", "", SHARES),
+    Mutant(
+        "arms all alike", "tpo_ref", "bandits.readable._exact_direction", "pi * descent", "descent", f"{EXPECTED}[pg]"
+    ),
+    Mutant("lost normaliser", "tpo_ref", "bandits.readable._through_softmax", "- pi *", "- 0 *", f"{EXPECTED}[dg]"),
     # The rules as objects.
     Mutant(
         "mean over all groups",

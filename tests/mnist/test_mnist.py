@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.digits import DATA, SMALL, digits
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -23,32 +24,16 @@ from torch import Tensor
 from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Arrays
 from tpo_torch import closed_form
-from tpo_torch.mnist import clear, mechanism, runs
-from tpo_torch.mnist.methods import RULES, Feedback, act, resolve, standardized_scores
+from tpo_torch.mnist import clear, mechanism, methods, runs
+from tpo_torch.mnist.methods import Feedback, act, own_name, resolve, standardized_scores
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared.data import Mnist
 from tpo_torch.standardize import standardize
 from tpo_torch.tpo import tpo_loss, tpo_target
 
-METHODS = tuple(RULES)
+METHODS = tuple(methods.METHODS)
 CLASSES = 10
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden.json").read_text(encoding="utf-8"))
-# 60 updates of 20 images, evaluated three times, the mechanism in the middle.
-SMALL = MnistSettings(updates=60, batch=20, eval_every=20, hidden=16, mechanism_update=40)
-
-
-def digits(seed: int = 0, train: int = 300, test: int = 200, pixels: int = 64) -> Mnist:
-    """Ten random prototypes with noise: as easy as MNIST, a hundredth of its size."""
-    rng = np.random.default_rng(seed)
-    prototypes = rng.integers(0, 180, (CLASSES, pixels))
-    parts = []
-    for n in (train, test):
-        labels = rng.integers(0, CLASSES, n).astype(np.uint8)
-        parts += [(prototypes[labels] + rng.integers(0, 76, (n, pixels))).astype(np.uint8), labels]
-    return Mnist(*parts)
-
-
-DATA = digits()
 
 
 def policies(seed: int, n: int, spread: float) -> tuple[Tensor, Tensor]:
@@ -69,7 +54,7 @@ def feedback_of(logits: Tensor, labels: Tensor, actions: Tensor) -> Feedback:
 
 def gradient(method: str, logits: Tensor, labels: Tensor, actions: Tensor, settings: MnistSettings) -> Tensor:
     leaf = logits.clone().requires_grad_()
-    loss = RULES[method](feedback_of(leaf, labels, actions), settings)
+    loss = resolve(method, settings).losses(feedback_of(leaf, labels, actions))
     assert loss.shape == labels.shape
     (g,) = torch.autograd.grad(loss.sum(), leaf)
     return g
@@ -135,7 +120,7 @@ def test_pg_golden_value() -> None:
     logits = torch.tensor(golden["logits"], dtype=torch.float64).unsqueeze(0).requires_grad_()
     actions = torch.tensor([golden["actions"]])
     labels = torch.where(torch.tensor([golden["rewards"]]) == 1, actions, actions + 1)
-    loss = RULES["pg"](feedback_of(logits, labels, actions), MnistSettings()).mean()
+    loss = resolve("pg", MnistSettings()).losses(feedback_of(logits, labels, actions)).mean()
     loss.backward()
     assert loss.item() == pytest.approx(golden["loss"], rel=1e-12)
     assert logits.grad is not None
@@ -166,7 +151,7 @@ def test_rules_read_nothing_back_from_the_device(method: str) -> None:
     logits = torch.randn(2, 3, CLASSES, device="meta", requires_grad=True)
     labels = torch.zeros(2, 3, dtype=torch.int64, device="meta")
     feedback = act(logits, labels, torch.rand(2, 3, device="meta"))
-    RULES[method](feedback, SMALL).mean(-1).sum().backward()
+    resolve(method, SMALL).losses(feedback).mean(-1).sum().backward()
     assert logits.grad is not None
 
 
@@ -216,7 +201,7 @@ def test_the_losses_of_the_clear_form_have_the_gradients_of_the_rules(method: st
     feedback = act(fast, labels, uniforms)
     torch.testing.assert_close(reward, feedback.rewards[0, :, 0])
     (ours,) = torch.autograd.grad(loss.sum(), textbook)
-    (theirs,) = torch.autograd.grad(RULES[method](feedback, settings).sum(), fast)
+    (theirs,) = torch.autograd.grad(resolve(method, settings).losses(feedback).sum(), fast)
     torch.testing.assert_close(ours, theirs[0])
 
 
@@ -386,7 +371,7 @@ def test_the_closed_form_of_batchnorm_is_that_of_pg_over_a_number() -> None:
 def test_an_unknown_method_names_the_nearest(given_name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"{given_name}.*did you mean.*{hint}"):
         runs.run(given_name, SMALL, (0,), DATA)
-    assert resolve("grpo") == "pg_batchnorm"
+    assert own_name("grpo") == "pg_batchnorm"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu import reversal as gpu
 from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
-from tpo_torch.reversal.engine.graph import nothing_collected
+from tpo_torch.reversal.engine.graph import garbage_collection_off
 from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.methods import METHODS
 from tpo_torch.reversal.settings import ReversalSettings
@@ -87,7 +87,7 @@ def test_a_recording_sees_no_garbage_collection() -> None:
             self.me = self
 
     before = weakref.ref(Ring())
-    with nothing_collected():
+    with garbage_collection_off():
         assert before() is None
         within = weakref.ref(Ring())
         [[] for _ in range(10 * sum(gc.get_threshold()))]

@@ -34,12 +34,19 @@ class SingleContext:
 
     METHODS: ClassVar[tuple[str, ...]] = ("pg", "dg", "grpo", "tpo")
     arms: int = 100
+    """Arms A; arm 0 is the correct one."""
     actions: int = 100
+    """Actions B that are drawn in each step."""
     steps: int = 150
+    """Steps of a run."""
     alpha: float = 0.1
+    """Length of a step, in nats, after the direction is normalised."""
     baseline: float = 0.5
+    """Baseline b that PG, DG and TPO subtract from a reward of 0 or 1."""
     eta: float = 1.0
+    """Temperature η of TPO's target: smaller tilts it harder."""
     dg_eta: float = 1.0
+    """Temperature of DG's gate."""
 
     def __post_init__(self) -> None:
         _check_counts(self, arms=2, actions=1, steps=1)
@@ -62,11 +69,17 @@ class ManyContexts:
 
     METHODS: ClassVar[tuple[str, ...]] = ("ce", "pg", "dg", "grpo", "tpo")
     contexts: int = 100
+    """Contexts N, which share the length of a step."""
     arms: int = 10
+    """Arms A of each context; arm 0 is the correct one."""
     steps: int = 1000
+    """Steps of a run."""
     alpha: float = 0.1
+    """Length of a step, in nats, after the direction over all contexts is normalised."""
     eta: float = 1.0
+    """Temperature η of TPO's target: smaller tilts it harder."""
     dg_eta: float = 1.0
+    """Temperature of DG's gate."""
 
     def __post_init__(self) -> None:
         _check_counts(self, contexts=1, arms=2, steps=1)
@@ -88,11 +101,17 @@ class SampledCandidates:
 
     METHODS: ClassVar[tuple[str, ...]] = SAMPLED_METHODS
     arms: int = 100
+    """Arms A; arm 0 is the correct one."""
     candidates: int = 10
+    """Candidates K of a group, drawn from the policy, duplicates kept."""
     groups: int = 10
+    """Groups in each step; the step takes the mean of their directions."""
     steps: int = 300
+    """Steps of a run."""
     alpha: float = 0.1
+    """Length of a step, in nats, after the direction is normalised."""
     eta: float = 1.0
+    """Temperature η of TPO's target: smaller tilts it harder."""
 
     def __post_init__(self) -> None:
         _check_counts(self, arms=2, candidates=2, groups=1, steps=1)
@@ -118,12 +137,19 @@ class Needle:
 
     METHODS: ClassVar[tuple[str, ...]] = SAMPLED_METHODS
     vocab: int = 2
+    """Alphabet size V; there are V^H answers."""
     horizon: int = 4
+    """Length H of an answer."""
     candidates: int = 8
+    """Candidates K of a group, drawn from the policy, duplicates kept."""
     groups: int = 16
+    """Groups in each step; the step takes the mean of their gradients."""
     steps: int = 3000
+    """Steps of a run."""
     step_size: float = 0.5
+    """Factor of the gradient in a step of plain gradient descent."""
     eta: float = 1.0
+    """Temperature η of TPO's target: smaller tilts it harder."""
 
     def __post_init__(self) -> None:
         _check_counts(self, vocab=2, horizon=1, candidates=2, groups=1, steps=1)

@@ -54,9 +54,12 @@ def table(settings: Settings) -> dict[str, Method]:
 
     Paper: Fig. 2, Fig. 3, Fig. 8 (what is compared there)
 
+    Raises: TypeError for settings of no environment.
+
     >>> sorted(table(Needle())) == sorted(Needle.METHODS)
     True
     """
+    _check_environment(settings)
     if isinstance(settings, SingleContext):
         baseline = settings.baseline
         return {
@@ -83,20 +86,47 @@ def table(settings: Settings) -> dict[str, Method]:
     }
 
 
-def resolve(method: str | ChosenRule, settings: Settings, grouping: str = "") -> Method:
-    """The method of that name, or of a rule that a user has chosen, on that grouping, the usual one where none is said.
+def resolve(method: str | Rule | ChosenRule, settings: Settings, grouping: str = "") -> Method:
+    """The method of that name, or of a rule, on that grouping, the usual one of the environment where none is said.
 
-    Raises: ValueError for an unknown name or grouping, with the nearest.
+    A rule whose loss is one number for a group, as a function of the user's is, has no draws to average over: what is
+    expected of it is its gradient with all arms as the group.
 
-    >>> resolve("grpo", Needle()).grouping
-    'group'
+    Args: method, a name of the table, a rule, or the text of one as `choose` reads it; grouping, for a rule alone.
+    Raises: TypeError for something else; ValueError for an unknown name or grouping, with the nearest.
+
+    >>> resolve("grpo", Needle()).grouping, resolve(rules.named("tpo"), ManyContexts(), "expected").grouping
+    ('group', 'arms')
     """
     if isinstance(method, str):
-        methods = table(settings)
-        if method not in methods:
-            raise unknown("method", method, methods)
-        return methods[method]
+        return _by_name(method, table(settings), grouping)
+    if not isinstance(method, Rule | ChosenRule):
+        raise TypeError(f"method: got {type(method).__name__}, expected a name such as 'grpo', or a rule")
+    rule: Rule = method if isinstance(method, Rule) else method.build(rules)
+    _check_environment(settings)
     options = GROUPINGS[type(settings)]
     if grouping and grouping not in options:
         raise unknown("grouping", grouping, options)
-    return Method(method.build(rules), grouping or options[0])
+    chosen = grouping or options[0]
+    if chosen == EXPECTED and rule.reduction != CANDIDATES:
+        chosen = ARMS
+    if chosen == ARMS and isinstance(settings, SingleContext) and settings.baseline > 0 and rule.counts_successes:
+        raise ValueError(
+            f"grouping: got {ARMS!r}, where scores are less a baseline of {settings.baseline:g}, for {rule.name}, "
+            f"which divides by their mean; use {BATCH!r}"
+        )
+    return Method(rule, chosen)
+
+
+def _by_name(name: str, methods: Mapping[str, Method], grouping: str) -> Method:
+    if name not in methods:
+        raise unknown("method", name, methods)
+    if grouping:
+        raise ValueError(f"grouping: got {grouping!r} for the method {name}, which has its own; it is for rules")
+    return methods[name]
+
+
+def _check_environment(settings: Settings) -> None:
+    if type(settings) not in GROUPINGS:
+        names = ", ".join(kind.__name__ for kind in GROUPINGS)
+        raise TypeError(f"settings: got {type(settings).__name__}, expected one of {names}")

@@ -12,6 +12,7 @@ from tpo_ref.bandits.environments import CORRECT, Actions, ManyContexts, Needle,
 from tpo_ref.bandits.methods import ARMS, BATCH, EXPECTED, GRPO_FLOOR, STANDARDISED, Method
 from tpo_ref.checks import Floats
 from tpo_ref.closed_form import cosine_misalignment
+from tpo_ref.rules import Rule
 from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.context import Progress, silent
 
@@ -22,7 +23,7 @@ STEP_FLOOR = 1e-30
 
 
 def single_context(
-    method: str | ChosenRule,
+    method: str | Rule | ChosenRule,
     settings: SingleContext,
     seeds: Sequence[int],
     grouping: str = "",
@@ -35,7 +36,7 @@ def single_context(
     PG, DG, GRPO: the mean of their rule over the B actions. TPO: s_a = (n_a/B)(r_a − b) over all arms (deviation D10),
     direction q − π, log-probabilities exact (deviation D13).
 
-    Args: method pg, dg, grpo or tpo, or a rule of your own choice; settings; seeds ≥ 0, each with a stream of its own.
+    Args: method pg, dg, grpo or tpo, or a rule; settings; seeds ≥ 0, each with a stream of its own.
     Returns: error 1 − π(y) and misalignment to the oracle π(y)(e_y − π), each (S, steps), measured before the step.
     Raises: TypeError, ValueError for other settings, an unknown method (with the nearest names), or bad seeds.
 
@@ -59,7 +60,7 @@ def single_context(
 
 
 def many_contexts(
-    method: str | ChosenRule,
+    method: str | Rule | ChosenRule,
     settings: ManyContexts,
     seeds: Sequence[int],
     grouping: str = "",
@@ -71,7 +72,7 @@ def many_contexts(
 
     The method's expected direction under the one-hot reward (its App. B form β(p)·v), here summed over all arms.
 
-    Args: method ce, pg, dg, grpo or tpo, or a rule of your own choice; settings; seeds ≥ 0.
+    Args: method ce, pg, dg, grpo or tpo, or a rule; settings; seeds ≥ 0.
     Returns: error, the mean 1 − π(y) after the step, and misalignment to cross-entropy before it, taken jointly over
         all contexts as the norm is (deviation D11); each (S, steps).
     Raises: as `single_context`.
@@ -95,7 +96,7 @@ def many_contexts(
 
 
 def sampled_candidates(
-    method: str | ChosenRule,
+    method: str | Rule | ChosenRule,
     settings: SampledCandidates,
     seeds: Sequence[int],
     grouping: str = "",
@@ -107,7 +108,7 @@ def sampled_candidates(
 
     ℓ_i = log π(a_i), s_i = 1{a_i correct}; the group's gradient g is chained to the logits and averaged over groups.
 
-    Args: method tpo_sampled, tpo_ratio, tpo_no_anchor or grpo, or a rule of your own choice; settings; seeds ≥ 0.
+    Args: method tpo_sampled, tpo_ratio, tpo_no_anchor or grpo, or a rule; settings; seeds ≥ 0.
     Returns: error and misalignment as `single_context`, each (S, steps), before the step.
     Raises: as `single_context`.
 
@@ -119,7 +120,11 @@ def sampled_candidates(
 
 
 def needle(
-    method: str | ChosenRule, settings: Needle, seeds: Sequence[int], grouping: str = "", progress: Progress = silent
+    method: str | Rule | ChosenRule,
+    settings: Needle,
+    seeds: Sequence[int],
+    grouping: str = "",
+    progress: Progress = silent,
 ) -> Curves:
     """The same groups among V^H symmetric answers with one correct, by plain gradient descent.
 
@@ -127,7 +132,7 @@ def needle(
 
     z ← z − step·∂L/∂z, L the mean over groups.
 
-    Args: method tpo_sampled, tpo_ratio, tpo_no_anchor or grpo, or a rule of your own choice; settings; seeds ≥ 0.
+    Args: method tpo_sampled, tpo_ratio, tpo_no_anchor or grpo, or a rule; settings; seeds ≥ 0.
     Returns: error and misalignment as `single_context`, each (S, steps), before the step.
     Raises: as `single_context`.
 
@@ -139,7 +144,7 @@ def needle(
 
 
 def _chosen(
-    method: str | ChosenRule, settings: environments.Settings, kind: type, seeds: Sequence[int], grouping: str
+    method: str | Rule | ChosenRule, settings: environments.Settings, kind: type, seeds: Sequence[int], grouping: str
 ) -> Method:
     environments.check_run(method if isinstance(method, str) else None, settings, kind, seeds)
     return methods.resolve(method, settings, grouping)

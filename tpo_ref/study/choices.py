@@ -21,18 +21,20 @@ class Choices:
     ('tpo', 'pg', '8seeds')
     """
 
-    # None for those of the scale.
     methods: tuple[str, ...] | None = None
-    # How many, from 0 up; None for those of the scale.
+    """Methods to run, None for those of the scale."""
     seeds: int | None = None
+    """How many seeds, from 0 up; None for those of the scale."""
     scale: str = "cpu"
+    """Scale: smoke, cpu or paper."""
     device: str = CPU
-    # The folder of results.
+    """Where to compute: cpu, cuda, cuda:1, …."""
     out: Path = Path("runs")
-    # Rules to run as methods, as `chosen_rules.choose` reads them; without methods beside them, these alone.
+    """Folder of results."""
     rule: tuple[str, ...] | None = None
-    # What makes a group for them; None for the usual one of each experiment.
+    """Rules to run as methods, as `chosen_rules.choose` reads them; without methods beside them, these alone."""
     grouping: str | None = None
+    """What makes a group for those rules; None for the usual one of each experiment."""
 
     @property
     def limits(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ EXPERIMENTS = (
         extra="torch",
         devices=True,
         aliases={"grpo": "pg_batchnorm"},
+        groupings=("classes", "batch"),
     ),
     Experiment(
         id="mnist-mechanism",

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Arrays
 from tpo_torch.mnist import mechanism
-from tpo_torch.mnist.methods import RULES, act, resolve
+from tpo_torch.mnist.methods import act, own_name, resolve
 from tpo_torch.mnist.settings import MnistSettings
 from tpo_torch.shared import checkpoint as checkpoints
 from tpo_torch.shared.data import CLASSES, Mnist, load_mnist
@@ -55,16 +56,19 @@ def run(
 
     Every update: B images with replacement, a ~ π(·|x), r = 1{a = y}, b = Σ π², one Adam step on the mean loss.
 
-    Args: method, one of `methods.RULES` or an alias; seeds, distinct and non-negative; context, with a checkpoint
-        written every 1,000 updates and at an interruption, from which a run started again continues bit for bit, and
-        progress at each evaluation.
+    Args: method, one of `methods.METHODS` or an alias, or what the context's rule is called; seeds, distinct and
+        non-negative; context, with a checkpoint written every 1,000 updates and at an interruption, from which a run
+        started again continues bit for bit, and progress at each evaluation.
     Returns: update (E,), true updates from 0; test_error (S, E), greedy, share of all test images; train_reward
         (S, E), mean over the updates since the evaluation before, NaN at 0; mechanism_gain, mechanism_count (S, 4),
-        see `mechanism.measure`, NaN and 0 where it was left out; mechanism_concentration (4,), its bins' centres.
+        see `mechanism.measure`, NaN and 0 where it was left out, as for a rule that is not in the table;
+        mechanism_concentration (4,), its bins' centres.
     Raises: ValueError, TypeError for an unknown method, bad seeds, settings or data, or a checkpoint that is
         damaged, or of another run.
     """
-    state, checkpoint = MnistTraining(method, settings, seeds, data, context.device), context.checkpoint
+    chosen = method if context.rule is None else context.rule
+    state = MnistTraining(chosen, settings, seeds, data, context.device, context.grouping)
+    checkpoint = context.checkpoint
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
     else:
@@ -86,9 +90,19 @@ def run(
 class MnistTraining:
     """A run of one method between two evaluations: networks, Adam, generators, curves so far. Arguments as `run`."""
 
-    def __init__(self, method: str, settings: MnistSettings, seeds: Sequence[int], data: Mnist, device: str) -> None:
+    def __init__(
+        self,
+        method: str | ChosenRule,
+        settings: MnistSettings,
+        seeds: Sequence[int],
+        data: Mnist,
+        device: str,
+        grouping: str = "",
+    ) -> None:
         _check(settings, data)
-        self.method, self.settings, self.seeds = resolve(method), settings, distinct(seeds)
+        self.chosen = method if isinstance(method, ChosenRule) else None
+        self.name = method.method if isinstance(method, ChosenRule) else own_name(method)
+        self.method, self.settings, self.seeds = resolve(method, settings, grouping), settings, distinct(seeds)
         self.device = usable(device)
         count = settings.train_images or len(data.train_images)
         self.images, self.labels = self._put(data.train_images[:count]), self._put(data.train_labels[:count]).long()
@@ -112,7 +126,7 @@ class MnistTraining:
         for rows, digits, uniform in zip(indices, labels, uniforms, strict=True):
             x.copy_(self.images.index_select(0, rows.view(-1)).view_as(x)).div_(PIXEL_MAX)
             feedback = act(self.net(x), digits, uniform)
-            self.step(RULES[self.method](feedback, self.settings))
+            self.step(self.method.losses(feedback))
             reward += feedback.rewards.mean((1, 2))
         self.update += updates
         self.curves["train_reward"][:, self.update // self.settings.eval_every] = (reward / updates).cpu().numpy()
@@ -129,8 +143,9 @@ class MnistTraining:
         logits = self.test_logits()
         wrong = logits.argmax(-1) != self.test_labels
         self.curves["test_error"][:, self.update // self.settings.eval_every] = wrong.double().mean(-1).cpu().numpy()
-        if self.update == self.settings.mechanism_update:
-            gain, count = mechanism.measure(self.method, logits, self.test_labels, self.settings)
+        # Fig. 4b has the exact directions of the paper's methods alone.
+        if self.update == self.settings.mechanism_update and self.chosen is None:
+            gain, count = mechanism.measure(self.name, logits, self.test_labels, self.settings)
             self.curves["mechanism_gain"], self.curves["mechanism_count"] = gain.cpu().numpy(), count.cpu().numpy()
 
     @torch.no_grad()
@@ -164,9 +179,9 @@ class MnistTraining:
         digest = hashlib.sha256()
         for x in dataclasses.astuple(self.source):
             digest.update(f"{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-        return checkpoints.identity(
-            __name__, self.method, self.settings, self.seeds, self.device, data=digest.hexdigest()
-        )
+        rule = {} if self.chosen is None else {"rule": {**self.chosen.record(), "grouping": self.method.grouping}}
+        own = checkpoints.identity(__name__, self.name, self.settings, self.seeds, self.device, digest.hexdigest())
+        return own | rule
 
     def _draws(self, updates: int) -> tuple[Tensor, Tensor]:
         """Indices and uniforms (updates, S, B) of a block, each seed's from its own generator."""

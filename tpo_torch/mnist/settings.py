@@ -13,11 +13,6 @@ class MnistSettings:
 
     Paper: Fig. 4 (its protocol)
 
-    Args: updates, Adam steps; batch, images per update, drawn with replacement; learning_rate, Adam's; eval_every,
-        updates between two evaluations, which divides `updates`; hidden, width of both hidden layers; eta, temperature
-        of TPO and Group PG; dg_eta, temperature of DG's gate; mechanism_update, the evaluation at which Fig. 4b is
-        measured, None to leave it out: the paper's label 2,000 is the block that ends after 2,200 true updates
-        (deviation D21); train_images, use only so many of the first training images, None for all.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
 
     >>> MnistSettings(updates=400, mechanism_update=None).learning_rate
@@ -25,14 +20,23 @@ class MnistSettings:
     """
 
     updates: int = 10_000
+    """Adam steps of a run."""
     batch: int = 100
+    """Images per update, drawn with replacement; one action is sampled for each."""
     learning_rate: float = 1e-3
+    """Adam's learning rate."""
     eval_every: int = 200
+    """Updates between two evaluations on the test images; a divisor of updates."""
     hidden: int = 50
+    """Width of both hidden layers."""
     eta: float = 1.0
+    """Temperature η of TPO and Group PG: smaller tilts the target harder."""
     dg_eta: float = 1.0
+    """Temperature of DG's gate."""
     mechanism_update: int | None = 2_200
+    """Update at which Fig. 4b is measured, None for never; the paper's label 2,000 is 2,200 updates (deviation D21)."""
     train_images: int | None = None
+    """Use only so many of the first training images, None for all."""
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "eval_every", "hidden"):

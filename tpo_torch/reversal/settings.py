@@ -19,12 +19,6 @@ class ReversalSettings:
 
     Paper: Sec. 5 (its sequence tasks), Figs. 5-8
 
-    Args: vocab, size V of the alphabet; horizon, tokens H of prompt and answer; target, what the right answer is;
-        reward, how an answer is paid; batch, prompts per episode; group, candidates K of a grouped method; episodes;
-        epochs, gradient steps per episode, None for each method's own number; learning_rate, of both optimisers; eta,
-        TPO's and Group PG's temperature; dg_eta, that of DG's gate; epsilon, width of the clip; beta, weight of GRPO's
-        penalty; stop_below, end the run once the mean error over seeds has stayed below it for 50 episodes, None to run
-        to the end; precision, float32, float64 (to compare engines), or tf32 (an accelerator's coarser products).
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
 
     >>> ReversalSettings(vocab=4, reward="terminal").horizon
@@ -32,20 +26,35 @@ class ReversalSettings:
     """
 
     vocab: int = 2
+    """Alphabet size V."""
     horizon: int = 10
+    """Tokens H of a prompt, and of an answer."""
     target: str = "reverse_copy"
+    """The right answer: the prompt copied, flipped (V − 1 − token), or either one read backwards."""
     reward: str = "bag"
+    """bag: share of right tokens; sequential: share before the first wrong one; terminal: 1 for a right answer."""
     batch: int = 100
+    """Prompts per episode."""
     group: int = 8
+    """Candidates K of a group, for methods that have groups."""
     episodes: int = 1_000
+    """Episodes of a run: sample, score, take the method's gradient steps."""
     epochs: int | None = None
+    """Gradient steps per episode, None for each method's own number."""
     learning_rate: float = 1e-3
+    """Learning rate of Muon and of Adam."""
     eta: float = 1.0
+    """Temperature η of TPO and Group PG: smaller tilts the target harder."""
     dg_eta: float = 1.0
+    """Temperature of DG's gate."""
     epsilon: float = 0.2
+    """Half-width of the clip of PPO and GRPO: ratios from 1 − ε to 1 + ε."""
     beta: float = 0.04
+    """Weight of GRPO's KL penalty."""
     stop_below: float | None = None
+    """End once the mean error over seeds stays below this for 50 episodes, None to run to the end (deviation D54)."""
     precision: str = "float32"
+    """float32; float64, to compare engines; or tf32, a CUDA device's coarser products."""
 
     def __post_init__(self) -> None:
         # One token to choose from is no choice, and one candidate no group.

@@ -12,12 +12,14 @@ import numpy as np
 from tpo_ref import checks
 from tpo_ref.bandits import environments
 from tpo_ref.bandits.compiled import loops
+from tpo_ref.bandits.compiled.terms import CODES, GroupOptions, ManyOptions, SingleOptions
 from tpo_ref.bandits.environments import CORRECT, ManyContexts, Needle, SampledCandidates, SingleContext
 from tpo_ref.bandits.readable import Curves
 from tpo_ref.checks import Floats
 
-# What a thread does: a few seeds in, their rows of error and misalignment filled. The loops get contiguous arrays only:
-# a second memory layout would be a second compilation, which may round a sum in another order.
+# What a thread does: takes a chunk of seeds and fills their rows of error and misalignment, each (seeds, steps). The
+# loops get contiguous arrays only: a second memory layout would be a second compilation, which may round a sum in
+# another order.
 Worker = Callable[[Sequence[int], Floats, Floats], None]
 
 # At most this many uniforms are drawn at a time for one seed: where blocks end must not depend on the other seeds.
@@ -42,14 +44,14 @@ def single_context(method: str, settings: SingleContext, seeds: Sequence[int], t
     0.9
     """
     environments.check_run(method, settings, SingleContext, seeds)
-    options = (settings.alpha, settings.baseline, settings.eta, settings.dg_eta)
+    options = SingleOptions(settings.alpha, settings.baseline, settings.eta, settings.dg_eta)
 
     def run(chunk: Sequence[int], error: Floats, misalignment: Floats) -> None:
-        z = np.zeros((len(chunk), settings.arms))
-        for block, draws in _blocks(chunk, settings.steps, (settings.actions,)):
-            out = np.empty((2, *draws.shape[:2]))
-            loops.single_seeds(loops.CODES[method], draws, z, *options, *out)
-            error[:, block], misalignment[:, block] = out
+        logits = np.zeros((len(chunk), settings.arms))
+        for steps, draws in _blocks(chunk, settings.steps, (settings.actions,)):
+            curves = np.empty((2, *draws.shape[:2]))
+            loops.single_seeds(CODES[method], draws, logits, options, *curves)
+            error[:, steps], misalignment[:, steps] = curves
 
     return _over_seeds(run, seeds, settings.steps, threads)
 
@@ -68,12 +70,14 @@ def many_contexts(method: str, settings: ManyContexts, seeds: Sequence[int], thr
     (2, 3)
     """
     environments.check_run(method, settings, ManyContexts, seeds)
-    small = math.exp(-settings.arms / (settings.eta * math.sqrt(settings.arms - 1)))
+    # One arm of A has reward 1: standardised, it stands A/√(A − 1) above the others.
+    inverse_tilt = math.exp(-settings.arms / (settings.eta * math.sqrt(settings.arms - 1)))
+    options = ManyOptions(settings.alpha, inverse_tilt, 1 / settings.dg_eta)
 
     def run(chunk: Sequence[int], error: Floats, misalignment: Floats) -> None:
-        z = np.stack([environments.initial_logits(settings, seed) for seed in chunk])
-        gaps = z[..., CORRECT + 1 :] - z[..., [CORRECT]]
-        loops.many_seeds(loops.CODES[method], gaps, settings.alpha, small, 1 / settings.dg_eta, error, misalignment)
+        logits = np.stack([environments.initial_logits(settings, seed) for seed in chunk])
+        gaps = logits[..., CORRECT + 1 :] - logits[..., [CORRECT]]
+        loops.many_seeds(CODES[method], gaps, options, error, misalignment)
 
     return _over_seeds(run, seeds, settings.steps, threads)
 
@@ -94,7 +98,7 @@ def sampled_candidates(
     (1, 3)
     """
     environments.check_run(method, settings, SampledCandidates, seeds)
-    return _group_run(method, settings, seeds, settings.alpha, True, threads)
+    return _group_run(method, settings, seeds, settings.alpha, normalised=True, threads=threads)
 
 
 def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | None = None) -> Curves:
@@ -111,52 +115,59 @@ def needle(method: str, settings: Needle, seeds: Sequence[int], threads: int | N
     (1, 3)
     """
     environments.check_run(method, settings, Needle, seeds)
-    return _group_run(method, settings, seeds, settings.step_size, False, threads)
+    return _group_run(method, settings, seeds, settings.step_size, normalised=False, threads=threads)
 
 
 def _group_run(
     method: str,
     settings: SampledCandidates | Needle,
     seeds: Sequence[int],
-    rate: float,
+    step: float,
+    *,
     normalised: bool,
     threads: int | None,
 ) -> Curves:
     k = settings.candidates
-    m = np.arange(1, k)
-    small = np.ones(k + 1)  # 1/λ_m; a group of equal scores has no tilt
-    small[1:k] = np.exp(-k / (settings.eta * np.sqrt(m * (k - m))))
+    successes = np.arange(1, k)
+    # 1/λ_m for m successes; a group of equal scores has no tilt.
+    inverse_tilts = np.ones(k + 1)
+    inverse_tilts[1:k] = np.exp(-k / (settings.eta * np.sqrt(successes * (k - successes))))
+    options = GroupOptions(step, normalised, inverse_tilts)
 
     def run(chunk: Sequence[int], error: Floats, misalignment: Floats) -> None:
-        z = np.zeros((len(chunk), settings.arms))
-        for block, draws in _blocks(chunk, settings.steps, (settings.groups, k)):
-            out = np.empty((2, *draws.shape[:2]))
-            loops.group_seeds(loops.CODES[method], draws, z, small, rate, normalised, *out)
-            error[:, block], misalignment[:, block] = out
+        logits = np.zeros((len(chunk), settings.arms))
+        for steps, draws in _blocks(chunk, settings.steps, (settings.groups, k)):
+            curves = np.empty((2, *draws.shape[:2]))
+            loops.group_seeds(CODES[method], draws, logits, options, *curves)
+            error[:, steps], misalignment[:, steps] = curves
 
     return _over_seeds(run, seeds, settings.steps, threads)
 
 
 def _blocks(chunk: Sequence[int], steps: int, shape: tuple[int, ...]) -> Iterator[tuple[slice, Floats]]:
-    # Piece by piece, each seed in the order of its stream: the same numbers as one draw of everything.
+    """Block after block: which steps it holds, and their uniforms (seeds of the chunk, steps of the block, *shape).
+
+    Each seed in the order of its stream: the same numbers as one draw of everything.
+    """
     streams = [environments.stream(seed) for seed in chunk]
     size = max(1, min(steps, BLOCK // math.prod(shape)))
     for start in range(0, steps, size):
         draws = np.empty((len(chunk), min(size, steps - start), *shape))
-        for rng, out in zip(streams, draws, strict=True):
-            rng.random(out=out)
+        for rng, own in zip(streams, draws, strict=True):
+            rng.random(out=own)
         yield slice(start, start + draws.shape[1]), draws
 
 
 def _over_seeds(run: Worker, seeds: Sequence[int], steps: int, threads: int | None) -> Curves:
+    """The curves (S, steps) of a run, chunk of seeds by chunk of seeds, on so many threads; None for all cores."""
     workers = (os.cpu_count() or 1) if threads is None else checks.whole("threads", threads, 1)
     error, misalignment = np.empty((len(seeds), steps)), np.empty((len(seeds), steps))
     size = min(LARGEST_CHUNK, math.ceil(len(seeds) / (workers * CHUNKS_PER_THREAD)))
 
-    def part(start: int) -> None:
+    def run_chunk(start: int) -> None:
         rows = slice(start, start + size)
         run(seeds[rows], error[rows], misalignment[rows])
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(part, range(0, len(seeds), size)))
+        list(pool.map(run_chunk, range(0, len(seeds), size)))
     return {"error": error, "misalignment": misalignment}

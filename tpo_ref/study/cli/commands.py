@@ -30,7 +30,7 @@ from tpo_ref.study.cli.options import (
     RuleList,
     RunName,
     Save,
-    ScaleName,
+    ScaleOption,
     Seeds,
 )
 from tpo_ref.study.errors import Unavailable
@@ -77,7 +77,7 @@ def table(ids: Ids, choices: CommonOptions = DEFAULTS) -> int:
 def compare_(
     run_a: RunName,
     run_b: RunName,
-    scale: ScaleName = DEFAULTS.scale,
+    scale: ScaleOption = DEFAULTS.scale,
     seeds: Seeds = DEFAULTS.seeds,
     device: Device = DEFAULTS.device,
     out: Out = DEFAULTS.out,
@@ -137,6 +137,13 @@ def run(arguments: list[str]) -> int:
     except (ValueError, TypeError, OSError, ImportError, Unavailable) as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except SystemExit:
+        # The parser ends so once it has shown its help.
+        if any(word in words.HELP for word in arguments):
+            from tpo_ref.study.cli import settings_help
+
+            settings_help.show_settings(arguments)
+        raise
     except KeyboardInterrupt:
         # Ctrl-C reaches every launched process; only the first prints.
         if is_first_process():

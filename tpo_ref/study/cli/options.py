@@ -16,6 +16,7 @@ Ids = Annotated[
     tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ID ...", help="experiments or suites, see `tpo list`")
 ]
 ScaleName = Literal["smoke", "cpu", "paper"]
+ScaleOption = Annotated[ScaleName, tyro.conf.arg(help="a run of seconds, one for two cores, or the paper's own")]
 Methods = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="METHOD ...", help="the scale's own when left out")]
 Rules = Annotated[
     tuple[str, ...] | None,
@@ -49,7 +50,7 @@ class Options(Choices):
 
     methods: Methods = Choices.methods
     seeds: Seeds = Choices.seeds
-    scale: ScaleName = "cpu"
+    scale: ScaleOption = "cpu"
     device: Device = Choices.device
     out: Out = Choices.out
     rule: Rules = Choices.rule

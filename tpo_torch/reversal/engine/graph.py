@@ -11,15 +11,16 @@ from torch import Tensor
 
 from tpo_torch.reversal.engine import Draws
 
-# Episodes taken before the recording, so that everything which is made once is there.
+# Episodes run before the recording: what is made once, such as the optimiser's moments, must exist by then.
 WARM_UP = 3
 
+# The numbers of one episode by name, each (S,).
 Figures = dict[str, Tensor]
 
 
 @contextmanager
-def nothing_collected() -> Iterator[None]:
-    """What is garbage is freed before, nothing within: to free the graph of an earlier run ends a recording."""
+def garbage_collection_off() -> Iterator[None]:
+    """Collect garbage now and none inside: freeing the graph of an earlier run would end a recording."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -31,7 +32,9 @@ def nothing_collected() -> Iterator[None]:
 
 
 class Captured:
-    """`update` with the launches of its kernels recorded: the host then starts one graph per episode.
+    """`update`, recorded once as a CUDA graph after WARM_UP calls; every later call replays it with new draws.
+
+    The host then starts one graph per episode instead of every kernel.
 
     Args: update, which takes draws on the device, reads no value back, and changes its network in place; device.
     """
@@ -44,34 +47,34 @@ class Captured:
         self.figures: Figures = {}
 
     def __call__(self, draws: Draws) -> Figures:
-        """One episode; the draws may still be on the CPU."""
+        """Run one episode; the draws may still be on the CPU."""
         with torch.cuda.device(self.device):
             return self._episode(draws)
 
     def _episode(self, draws: Draws) -> Figures:
-        inputs = self._inputs(draws)
+        inputs = self._copied(draws)
         self.episodes += 1
         if self.episodes <= WARM_UP:
-            return self._aside(inputs)
+            return self._on_side_stream(inputs)
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with nothing_collected(), torch.cuda.graph(self.graph):
+            with garbage_collection_off(), torch.cuda.graph(self.graph):
                 self.figures = self.update(inputs)
         self.graph.replay()
         # The next replay writes into the same memory.
         return {name: figure.clone() for name, figure in self.figures.items()}
 
-    def _inputs(self, draws: Draws) -> Draws:
-        """The draws in the memory that the recording reads."""
+    def _copied(self, draws: Draws) -> Draws:
+        """Copy the draws into the memory that the recording reads."""
         parts = (draws.prompts, draws.uniforms, draws.more)
         if self.draws is None:
             self.draws = Draws(*(torch.empty_like(part, device=self.device) for part in parts))
-        for mine, part in zip((self.draws.prompts, self.draws.uniforms, self.draws.more), parts, strict=True):
-            mine.copy_(part.pin_memory(), non_blocking=True)
+        for memory, part in zip((self.draws.prompts, self.draws.uniforms, self.draws.more), parts, strict=True):
+            memory.copy_(part.pin_memory(), non_blocking=True)
         return self.draws
 
-    def _aside(self, draws: Draws) -> Figures:
-        """On a stream of its own, as a recording demands of what comes before it."""
+    def _on_side_stream(self, draws: Draws) -> Figures:
+        """Run the update on a stream of its own, as CUDA demands of what comes before a recording."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

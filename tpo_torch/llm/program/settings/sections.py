@@ -41,18 +41,21 @@ LONGEST_NAME = 180
 class EvaluationSettings:
     """Settings of the evaluation on the held-out set.
 
-    Args: every, optimizer steps between two evaluations (the first and last are always made); size, prompts of the
-        held-out set, None for all; samples, answers per prompt behind pass@k, 0 for none; k, the k of pass@k, each up
-        to `samples`; batch_size, prompts generated together on one process; seed, of the sampled answers.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
     every: int = 20
+    """Optimizer steps between two evaluations; the first and the last are always made."""
     size: int | None = 128
+    """Prompts of the held-out set, None for all."""
     samples: int = 4
+    """Answers per prompt behind pass@k, 0 for none."""
     k: Sequence[int] = (1, 4)
+    """The k of pass@k, each up to samples."""
     batch_size: int = 64
+    """Prompts generated together on one process."""
     seed: int = 0
+    """Seed of the sampled answers."""
 
     def __post_init__(self) -> None:
         for name, least in {"every": 1, "samples": 0, "batch_size": 1, "seed": 0}.items():
@@ -75,14 +78,17 @@ class EvaluationSettings:
 class TinySettings:
     """The shape of the model that is built on the spot.
 
-    Args: layers; width, of the residual stream; heads, which divides width; vocabulary, entries at most.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
     layers: int = 2
+    """Transformer layers."""
     width: int = 128
+    """Width of the residual stream."""
     heads: int = 4
+    """Attention heads; a divisor of width that leaves each an even width."""
     vocabulary: int = 400
+    """Entries of the vocabulary, at most."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "vocabulary"):
@@ -98,13 +104,15 @@ class TinySettings:
 class WarmupSettings:
     """The supervised warm-up of the model that is built on the spot, on worked examples of the task.
 
-    Args: steps of AdamW; batch_size, worked examples a step; learning_rate, its peak.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
     steps: int = 200
+    """Steps of AdamW."""
     batch_size: int = 64
+    """Worked examples a step."""
     learning_rate: float = 2e-3
+    """The largest learning rate of the schedule."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -116,41 +124,53 @@ class WarmupSettings:
 class RunSettings:
     """Everything a run is made of.
 
-    Args: name, of its folder; model, a hub name, a local folder, or "tiny" for one built on the spot; revision of a hub
-        name, a commit's digits pin it, None for the newest; task, a name or the path of a user's own; task_options, its
-        keywords; method, tpo, grpo, or lpo (tpo with anchor ratio); rule, another update rule in place of tpo's, as
-        `tpo_ref.study.chosen_rules` reads it; seed; prompts, per optimizer step, over all
-        processes; processes, None for any number; trainer, fields of TRL's configuration; tpo and grpo, those of one
-        method alone; lora, fields of peft's LoraConfig, None to train all weights; evaluation; tiny and warmup (None:
-        untrained weights), used by model "tiny" alone; accelerate, the launcher's shipped file which `processes` needs,
-        None for none; trusted, whether the task's file may be run: not where only somebody's file names it, and
-        rule_trusted, whether the rule's may; source, what it was read from, and changes, what became of settings
-        written for another method, neither of which is recorded.
     Raises: TypeError, ValueError naming the setting, what was given and what was expected.
     """
 
     name: str
+    """Name of the run, which names its folder."""
     model: str
+    """A hub name, a local folder, or "tiny" for a model built on the spot."""
     task: str
+    """Name of a task, or the path of a user's own."""
     task_options: Mappings = field(default_factory=dict)
+    """Keywords of the task."""
     method: str = "tpo"
+    """tpo, grpo, or lpo, which is tpo with anchor ratio."""
     seed: int = 0
+    """Seed of the run."""
     prompts: int = 16
+    """Prompts per optimizer step, over all processes."""
     processes: int | None = None
+    """Number of processes, None for any."""
     trainer: Mappings = field(default_factory=dict)
+    """Fields of TRL's configuration, for either method."""
     tpo: Mappings = field(default_factory=dict)
+    """Fields of TargetPOConfig that TPO alone reads."""
     grpo: Mappings = field(default_factory=dict)
+    """Fields of GRPOConfig that GRPO alone reads."""
     lora: Mappings | None = None
+    """Fields of peft's LoraConfig, None to train all weights."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """Evaluation on the held-out set."""
     tiny: TinySettings = TinySettings()
+    """Shape of the model "tiny"."""
     warmup: WarmupSettings | None = None
+    """Supervised warm-up of the model "tiny", None for untrained weights."""
     accelerate: str | None = None
+    """Shipped launcher file that several processes need, None for none."""
     revision: str | None = None
+    """Revision of a hub name, None for the newest; the digits of a commit pin it."""
     rule: str = ""
+    """NAME[,OPTION=VALUE] or FILE.py:FUNCTION, an update rule in place of TPO's own; empty for that."""
     rule_trusted: bool = field(default=True, compare=False)
+    """Whether that file may be run: not where only somebody else's file names it."""
     trusted: bool = field(default=True, compare=False)
+    """Whether the task's file may be run: not where only somebody else's file names it."""
     source: str = field(default=UNNAMED, compare=False)
+    """What the settings were read from; not recorded."""
     changes: tuple[Change, ...] = field(default=(), compare=False)
+    """What became of settings written for another method; not recorded."""
 
     def __post_init__(self) -> None:
         for name in ("name", "model", "task"):

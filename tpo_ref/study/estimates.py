@@ -250,7 +250,7 @@ def _crossing(curves: NDArray[Any], level: float, positions: NDArray[Any]) -> ND
 
 
 def _resampled(values: NDArray[Any], statistic: Statistic) -> NDArray[np.float64]:
-    """A statistic of resampled seeds, (S, ...) to (RESAMPLES, ...); a seed's whole row is drawn, so a curve stays one."""
+    """A statistic of resampled seeds, (S, ...) to (RESAMPLES, ...); a seed's row is drawn whole, so a curve stays one."""
     from scipy import stats
 
     distribution = stats.bootstrap(

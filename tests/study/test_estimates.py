@@ -66,30 +66,6 @@ def test_tolerances_are_the_widest_of_three() -> None:
     assert claims.around(5e-5, relative=0.01, digit=1e-5) == pytest.approx((4.5e-5, 5.5e-5))
 
 
-def test_a_nan_never_holds() -> None:
-    from helpers.toy import TOY
-
-    flat = {"tpo": {"error": np.ones((3, 40))}, "pg": {"error": np.ones((3, 40))}}
-    assert [v.word for v in claims.judge(TOY, "paper", flat)] == [claims.FAILS, claims.HOLDS]
-    better = {"tpo": {"error": np.zeros((3, 40))}, "pg": {"error": np.ones((3, 40))}}
-    worse = {"tpo": better["pg"], "pg": better["tpo"]}
-    assert claims.judge(TOY, "paper", better)[1].word == claims.HOLDS
-    assert claims.judge(TOY, "paper", worse)[1].word == claims.FAILS
-
-
-@pytest.mark.parametrize(
-    ("value", "word"), [(1.0, "holds"), (2.0, "holds"), (2.19, "unclear"), (2.21, "FAILS"), (0.0, "FAILS")]
-)
-def test_outside_by_less_than_our_noise_is_unclear(value: float, word: str) -> None:
-    claim = claims.final("tpo", "error", 1.5, (1.0, 2.0), "toy")
-    assert claims.Verdict(claim, 1.0, 2.0, estimates.Estimate(value, 0.1, 9)).word == word
-
-
-def test_one_seed_outside_fails_since_its_noise_is_unknown() -> None:
-    claim = claims.final("tpo", "error", 1.5, (1.0, 2.0), "toy")
-    assert claims.Verdict(claim, 1.0, 2.0, estimates.Estimate(2.01, math.nan, 1)).word == claims.FAILS
-
-
 def stopped(curves: np.ndarray, stop: int) -> np.ndarray:
     """The curves of a run that ended after `stop` episodes."""
     ended = curves.copy()

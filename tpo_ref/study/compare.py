@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import estimates, registry, results, tables
+from tpo_ref.study import estimates, formats, registry, results, tables
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.origins import made_by_other_code
-from tpo_ref.study.reports import (
-    FORMAT,
-    ComparisonReport,
-    ComparisonRow,
-    Difference,
-    RunIdentity,
-)
+from tpo_ref.study.reports import ComparisonReport, ComparisonRow, Difference, RunIdentity
 from tpo_ref.study.results import PlainKey, Result, StoredResults
 from tpo_ref.study.runner import Request
 
@@ -106,7 +100,7 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
     own = runs[0].record.provenance
     differ = tuple(name for name in DRAW_FIELDS if getattr(keys[0], name) != getattr(keys[1], name))
     report = ComparisonReport(
-        format=FORMAT,
+        format=formats.COMPARISON,
         a=_identity(names[0], runs[0]),
         b=_identity(names[1], runs[1]),
         score=score,
@@ -147,8 +141,9 @@ def table(report: ComparisonReport) -> list[list[str]]:
     for name, row in report.statistics.items():
         text = tables.count_text if name == "solved" else tables.text
         low, high = row.difference.low, row.difference.high
-        bounds = tables.interval(low, high) if math.isfinite(low) else "none"
-        body.append([row.label, text(row.a), text(row.b), tables.number(row.difference.value), bounds])
+        body.append(
+            [row.label, text(row.a), text(row.b), tables.number(row.difference.value), tables.bounds(low, high)]
+        )
     return [head, *body]
 
 

@@ -26,6 +26,8 @@ STOP_COUNT = 50
 # A number over seeds, for one or several samples and along an `axis`.
 Statistic = Callable[..., NDArray[np.float64]]
 
+# The standard deviation of a number that is known to a whole step, in steps.
+ROUNDING = 1 / math.sqrt(12)
 # Resamples of the seeds behind a standard error that has no formula, and the stream that draws them.
 RESAMPLES = 999
 BOOTSTRAP_SEED = 0
@@ -250,7 +252,7 @@ def _crossing(curves: NDArray[Any], level: float, positions: NDArray[Any]) -> ND
 
 
 def _resampled(values: NDArray[Any], statistic: Statistic) -> NDArray[np.float64]:
-    """A statistic of resampled seeds, (S, ...) to (RESAMPLES, ...); a seed's row is drawn whole, so a curve stays one."""
+    """A statistic of resampled seeds, (S, ...) to (RESAMPLES, ...); seeds are drawn whole, so a curve stays one."""
     from scipy import stats
 
     distribution = stats.bootstrap(
@@ -265,13 +267,22 @@ def _resampled(values: NDArray[Any], statistic: Statistic) -> NDArray[np.float64
 
 
 def _spread(resamples: NDArray[np.float64], n: int) -> float:
-    """The standard error that resamples of n seeds show: their variance is short by (n − 1)/n."""
-    return float(resamples.std(ddof=1)) * math.sqrt(n / (n - 1))
+    """The standard error that resamples of n seeds show."""
+    return widened(float(resamples.std(ddof=1)), n)
+
+
+def widened(error: float, n: int) -> float:
+    """A bootstrap standard error without the bias of resampling n seeds, whose variance is short by (n − 1)/n.
+
+    >>> widened(1.0, 2) == math.sqrt(2)
+    True
+    """
+    return error * math.sqrt(n / (n - 1))
 
 
 def _rounding(value: float, positions: NDArray[Any]) -> float:
-    """The standard deviation of a number that is known to lie between one position and the next: 1/√12 of the step."""
+    """The standard error of a number that is known to lie between one position and the next."""
     if len(positions) < 2:
         return 0.0
     index = max(int(np.searchsorted(positions, value)), 1)
-    return float(positions[index] - positions[index - 1]) / math.sqrt(12)
+    return float(positions[index] - positions[index - 1]) * ROUNDING

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpo_ref.bandits import experiments
-from tpo_ref.study import compare, estimates, files, registry, reports, results
+from tpo_ref.study import compare, estimates, files, formats, registry, reports, results
 from tpo_ref.study.cli import commands
 from tpo_ref.study.protocol import Experiment, Scale
 
@@ -259,7 +259,7 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     record.write_text("[1]", encoding="utf-8")
     refused("got list, expected an object")
     for name, value, says in (
-        ("format", results.FORMAT + 1, "format 3, expected 2"),
+        ("format", formats.RECORD + 1, "format 3, expected 2"),
         ("experiment", "tpy", "did you mean 'toy'"),
         ("experiment", "scoreless", "has no curve"),
         ("experiment", "regret", "expected one score"),

@@ -15,7 +15,6 @@ from tpo_ref.study.estimates import Estimate, Share
 from tpo_ref.study.judging import FAILS, HOLDS, UNCLEAR, Bounds
 
 POSITIVE, NEGATIVE, BETWEEN = (0.0, math.inf), (-math.inf, 0.0), (-1.0, 1.0)
-REGIONS = st.sampled_from([POSITIVE, NEGATIVE, BETWEEN, (0.2, 0.6)])
 SETS = 400
 
 
@@ -25,12 +24,13 @@ def decided(estimate: Estimate, region: Bounds, level: float = judging.LEVEL) ->
 
 
 @st.composite
-def estimates(draw: st.DrawFn) -> Estimate:
+def pairs(draw: st.DrawFn) -> tuple[Estimate, Bounds]:
     n = draw(st.integers(2, 30))
     if draw(st.booleans()):
         count = draw(st.integers(0, n))
-        return Share(count / n, 0.1, n)
-    return Estimate(draw(st.floats(-2, 2)), draw(st.floats(1e-3, 1)), n)
+        return Share(count / n, 0.1, n), draw(st.sampled_from([(0.2, 0.6), (0.4, math.inf), (-math.inf, 0.4)]))
+    region = draw(st.sampled_from([POSITIVE, NEGATIVE, BETWEEN, (0.2, 0.6)]))
+    return Estimate(draw(st.floats(-2, 2)), draw(st.floats(1e-3, 1)), n), region
 
 
 def test_an_interval_is_students_or_clopper_and_pearsons() -> None:
@@ -86,8 +86,9 @@ def test_a_level_that_no_resample_reaches_fails() -> None:
     assert decided(Estimate(math.inf, 0.0, 5), (10.0, math.inf)) == HOLDS
 
 
-@given(estimate=estimates(), region=REGIONS)
-def test_the_doubt_is_one_minus_the_highest_level_that_decides(estimate: Estimate, region: Bounds) -> None:
+@given(pair=pairs())
+def test_the_doubt_is_one_minus_the_highest_level_that_decides(pair: tuple[Estimate, Bounds]) -> None:
+    estimate, region = pair
     # The clear twin: halve the range of levels until the interval just decides.
     low, high = 0.0, 1.0
     for _ in range(50):
@@ -97,14 +98,14 @@ def test_the_doubt_is_one_minus_the_highest_level_that_decides(estimate: Estimat
     assert judging.doubt(estimate, region) == pytest.approx(high, rel=1e-6, abs=1e-9)
 
 
-@given(estimate=estimates(), region=REGIONS, level=st.floats(0.5, 0.999), wider=st.floats(0.5, 0.999))
-def test_a_higher_level_decides_no_more(estimate: Estimate, region: Bounds, level: float, wider: float) -> None:
+@given(pair=pairs(), level=st.floats(0.5, 0.999), wider=st.floats(0.5, 0.999))
+def test_a_higher_level_decides_no_more(pair: tuple[Estimate, Bounds], level: float, wider: float) -> None:
     level, wider = sorted((level, wider))
-    words = decided(estimate, region, level), decided(estimate, region, wider)
+    words = decided(*pair, level), decided(*pair, wider)
     assert words[1] in (UNCLEAR, words[0])
 
 
-@given(many=st.lists(st.tuples(estimates(), REGIONS), min_size=1, max_size=8))
+@given(many=st.lists(pairs(), min_size=1, max_size=8))
 def test_many_claims_are_decided_as_holm_says(many: list[tuple[Estimate, Bounds]]) -> None:
     ours, regions = [list(part) for part in zip(*many, strict=True)]
     found = judging.judge(ours, regions)
@@ -124,8 +125,8 @@ def test_many_claims_are_decided_as_holm_says(many: list[tuple[Estimate, Bounds]
         assert each.word == judging.word(each.interval, region)
 
 
-@given(many=st.lists(st.tuples(estimates(), REGIONS), min_size=1, max_size=5), extra=st.integers(0, 4))
-def test_a_claim_beside_others_is_decided_no_sooner(many: list[tuple[Estimate, Bounds]], extra: int) -> None:
+@given(many=st.lists(pairs(), min_size=1, max_size=5))
+def test_a_claim_beside_others_is_decided_no_sooner(many: list[tuple[Estimate, Bounds]]) -> None:
     together = judging.judge(*(list(part) for part in zip(*many, strict=True)))
     for each, (estimate, region) in zip(together, many, strict=True):
         assert each.word in (UNCLEAR, decided(estimate, region))

@@ -15,7 +15,7 @@ import tyro
 from tpo_ref.study import entries
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.cli import words
-from tpo_ref.study.cli.exits import CLAIM_FAILED, INTERRUPTED, USAGE_ERROR
+from tpo_ref.study.cli.exits import CLAIM_FAILED, INTERRUPTED, UNDECIDED, USAGE_ERROR
 from tpo_ref.study.cli.options import (
     DEFAULTS,
     All,
@@ -39,7 +39,7 @@ from tpo_ref.study.launcher import is_first_process, process_number
 # How many threads the library behind NumPy's products starts when it is loaded.
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
-__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arrange", "run"]
+__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "UNDECIDED", "USAGE_ERROR", "arrange", "run"]
 
 
 def list_(as_json: Json = False, all_: All = False, rules: RuleList = False) -> int:

@@ -111,7 +111,7 @@ def test_a_worked_example() -> None:
         assert row.b.value == pytest.approx(0.405)
         # Differences −0.1 and −0.3: their mean, and the interval of two seeds is from one to the other.
         assert vars(row.difference) == pytest.approx({"value": -0.2, "low": -0.3, "high": -0.1})
-    assert compare.table(report)[3] == ["solved: last 50 below 5 %", "1 of 2", "0 of 2", "0.5", "0 to 1"]
+    assert compare.table(report)[3] == ["solved: last 50 below 5 %", "1 of 2", "0 of 2", "0.5", "-0.273 to 0.905"]
     assert report.sentence == (
         "A's area under the error curve is lower than B's by 0.2 (95 % interval 0.1 to 0.3, 2 seeds paired). "
         "With fewer than 10 seeds such an interval is too narrow."

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tpo_ref.checks import unknown
-from tpo_ref.study import estimates, judging
+from tpo_ref.study import estimates, judging, shares
 from tpo_ref.study.estimates import Estimate, Statistic
 from tpo_ref.study.judging import FAILS as FAILS
 from tpo_ref.study.judging import HOLDS as HOLDS
@@ -172,11 +172,8 @@ def stays_above(method: str, array: str, level: float, source: str, scales: tupl
 
 def share(method: str, array: str, count: int, total: int, source: str) -> Claim:
     """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
-    from scipy import stats
 
-    chance = stats.binomtest(count, total).proportion_ci(estimates.LEVEL)
-
-    accept = {"paper": (float(chance.low), float(chance.high))}
+    accept = {"paper": shares.interval(count, total)}
     return Claim(
         f"{method}: {SOLVED_SHARE}",
         source,

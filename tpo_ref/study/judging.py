@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tpo_ref.study import shares
 from tpo_ref.study.estimates import LEVEL, Estimate, Share
 
 HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
@@ -63,13 +64,12 @@ def interval(estimate: Estimate, level: float = LEVEL) -> Bounds:
     """
     if not _decides(estimate):
         return math.nan, math.nan
-    from scipy import stats
-
     if isinstance(estimate, Share):
-        chance = stats.binomtest(estimate.count, estimate.n).proportion_ci(level)
-        return float(chance.low), float(chance.high)
+        return shares.interval(estimate.count, estimate.n, level)
     if estimate.error == 0:
         return estimate.value, estimate.value
+    from scipy import stats
+
     half = float(stats.t.isf((1 - level) / 2, estimate.n - 1)) * estimate.error
     return estimate.value - half, estimate.value + half
 

@@ -83,6 +83,12 @@ def interval_estimate(values: NDArray[np.float64]) -> IntervalEstimate:
     return IntervalEstimate(mean.value, mean.error, mean.n, low, high)
 
 
+def share_estimate(ones: NDArray[np.float64]) -> IntervalEstimate:
+    """The share of seeds that have a one, with its exact interval; NaN for one seed."""
+    found = estimates.share(ones > 0)
+    return IntervalEstimate(found.value, found.error, found.n, *judging.interval(found))
+
+
 def ranking(rows: Sequence[MethodRow]) -> tuple[list[str], list[str], list[str]]:
     """The method with the smallest area, oracles aside, beside those that are not behind it.
 
@@ -127,9 +133,9 @@ def winner(rows: Sequence[MethodRow]) -> str | None:
         return f"{sentence} (1 seed, which decides nothing)."
     parts = [f"{sentence} ({best.seeds} seeds)"]
     if equal:
-        parts.append(f"within {LEAST_SHARE:.0%} of it, a tie: {', '.join(equal)}".replace("%", " %"))
+        parts.append(f"within {LEAST_SHARE:.0%} of it, a tie: {' and '.join(equal)}".replace("%", " %"))
     if undecided:
-        parts.append(f"not told apart from it by these seeds, a tie: {', '.join(undecided)}")
+        parts.append(f"not told apart from it by these seeds, a tie: {' and '.join(undecided)}")
     return f"{'; '.join(parts)}."
 
 

@@ -315,8 +315,24 @@ def test_a_function_of_ones_own_is_a_rule_in_both_backends(rollout: Rollout) -> 
 def test_what_a_function_of_ones_own_returns_is_checked(package: Any, function: Any, words: str) -> None:
     array = np.array if package is reference else torch.tensor
     x = array([0.5, 0.0])
-    with np.errstate(all="ignore"), pytest.raises((TypeError, ValueError), match=f"(?s)rule mine.*{words}"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises((TypeError, ValueError), match=rf"(?s)test_rules.py, line \d+: mine: its gradient.*{words}"),
+    ):
         package.OwnRule("mine", function).gradient(x, x, x)
+
+
+@pytest.mark.parametrize("package", [reference, mirror])
+def test_what_a_function_of_ones_own_raises_is_said_with_its_line(package: Any) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError("no such thing")
+
+    x = np.array([0.5, 0.0]) if package is reference else torch.tensor([0.5, 0.0])
+    with pytest.raises(ValueError, match=r"test_rules.py, line \d+: mine raised KeyError: 'no such thing'"):
+        package.OwnRule("mine", broken).gradient(x, x, x)
+    # A builtin has no line.
+    with pytest.raises(ValueError, match="rule mine raised TypeError"):
+        package.OwnRule("mine", len).gradient(x, x, x)
 
 
 def test_a_function_of_ones_own_cannot_change_what_it_is_given() -> None:

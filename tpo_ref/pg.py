@@ -46,7 +46,7 @@ def pg_grad(logp: ArrayLike, advantages: ArrayLike) -> Floats:
 
 
 def group_pg_loss(logp: ArrayLike, u: ArrayLike, eta: float = 1.0) -> Floats:
-    """TPO's signal without TPO's target.
+    """Policy gradient with TPO's standardised scores as advantages, and no target distribution.
 
     Paper: Group PG
 

@@ -29,7 +29,7 @@ from tpo_ref.families.tilted import (
     TpoTempered,
 )
 from tpo_ref.families.weighted import Dg, MaxRl, Pg, ReinforcePp, ReinforcePpBaseline, Rloo
-from tpo_ref.study import styles
+from tpo_ref.study import styles, user_files
 from tpo_ref.study.styles import Style
 
 __all__ = [
@@ -126,10 +126,11 @@ class OwnRule(Rule):
             group.mask.copy(),
             group.lengths.copy(),
         )
-        given = self.function(*copies, **self.options)
-        g = checks.array(f"rule {self.title}", given)
-        checks.same_shape(f"rule {self.title}: its gradient", g, group.mask.shape)
+        given = user_files.run(self.title, self.function, *copies, **self.options)
+        where = f"{user_files.place(self.title, self.function)}: its gradient"
+        g = checks.array(where, given)
+        checks.same_shape(where, g, group.mask.shape)
         bad = ~np.isfinite(g) & group.mask
         if bad.any():
-            raise ValueError(f"rule {self.title}: its gradient has {int(bad.sum())} NaN or infinite of {g.size}")
+            raise ValueError(f"{where} has {int(bad.sum())} NaN or infinite of {g.size}")
         return checks.float64(np.where(group.mask, g, 0.0))

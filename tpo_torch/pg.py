@@ -27,7 +27,7 @@ def pg_loss(logp: Tensor, advantages: Tensor) -> Tensor:
 
 
 def group_pg_loss(logp: Tensor, u: Tensor, eta: float = 1.0) -> Tensor:
-    """TPO's signal without TPO's target.
+    """Policy gradient with TPO's standardised scores as advantages, and no target distribution.
 
     Paper: Group PG
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tpo_ref.checks import unknown
-from tpo_ref.study import styles
+from tpo_ref.study import styles, user_files
 from tpo_ref.study.styles import Style
 from tpo_torch import checks
 from tpo_torch.families.base import (
@@ -139,15 +139,15 @@ class OwnRule(Rule):
     def _gradient(self, group: ScoredGroup) -> Tensor:
         copies = [x.detach().cpu().double().numpy().copy() for x in (group.logp, group.logp_old, group.scores)]
         mask = group.mask.cpu().numpy().copy()
-        given = self.function(*copies, mask, group.lengths.cpu().double().numpy().copy(), **self.options)
+        lengths = group.lengths.cpu().double().numpy().copy()
+        given = user_files.run(self.title, self.function, *copies, mask, lengths, **self.options)
+        where = f"{user_files.place(self.title, self.function)}: its gradient"
         try:
             g = torch.as_tensor(given, dtype=group.logp.dtype, device=group.logp.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(
-                f"rule {self.title}: got {type(given).__name__}, expected its gradient ({error})"
-            ) from error
-        checks.same_shape(f"rule {self.title}: its gradient", g, tuple(group.mask.shape))
+            raise TypeError(f"{where}: got {type(given).__name__}, expected an array ({error})") from error
+        checks.same_shape(where, g, tuple(group.mask.shape))
         g = torch.where(group.mask, g, 0.0)
         if not bool(torch.isfinite(g).all()):
-            raise ValueError(f"rule {self.title}: its gradient has {int((~torch.isfinite(g)).sum())} NaN or infinite")
+            raise ValueError(f"{where} has {int((~torch.isfinite(g)).sum())} NaN or infinite of {g.numel()}")
         return g

@@ -143,9 +143,9 @@ def _timed(method: str, seeds: int, device: torch.device, rate: float) -> list[s
 def _flops(training: ReversalTraining) -> float:
     """Of the linear maps of one seed's episode in the dense layout: sampling once, each epoch forward and back."""
     s = training.settings
-    nodes = s.batch * (s.horizon + training.method.rollouts_per_prompt(s) * (s.horizon - 1))
+    nodes = s.batch * (s.horizon + training.sampling.rollouts_per_prompt(s) * (s.horizon - 1))
     per_node = LAYERS * 2 * (4 * WIDTH**2 + 2 * WIDTH * HIDDEN)
-    return float(nodes * per_node * (1 + 3 * training.method.epochs))
+    return float(nodes * per_node * (1 + 3 * training.sampling.epochs))
 
 
 def _seconds(f: Callable[[], Any], count: int, device: torch.device) -> float:

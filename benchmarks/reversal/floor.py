@@ -31,7 +31,7 @@ class Floor:
         layouts = self._layouts(training)
         for layout, keys in layouts[:-1]:
             self._pass(training, layout, keys, 1, back=False)
-        self._pass(training, layouts[-1][0], 0, training.settings.epochs or training.method.epochs, back=True)
+        self._pass(training, layouts[-1][0], 0, training.settings.epochs or training.sampling.epochs, back=True)
 
     def __call__(self) -> None:
         for x, y in self.products:

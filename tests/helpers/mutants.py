@@ -99,6 +99,8 @@ SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
 SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
 SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
+PUBLISHED = "study.test_published.test_every_published_number_is_claimed_as_it_was_published"
+TOLERANCES = "study.test_published.test_the_region_of_a_claim_is_the_tolerance_of_its_number"
 DIRECTION = "bandits.test_groupings.test_a_direction_is_the_descent_of_the_rules_loss"
 EXPECTED = "bandits.test_groupings.test_an_expected_direction_is_the_mean_over_every_draw"
 SHARES = "bandits.test_groupings.test_the_scores_of_the_arms_are_shares_of_draws_less_a_baseline"
@@ -162,6 +164,31 @@ MUTANTS = (
     ),
     Mutant(
         "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
+    ),
+    # A number of the paper that is another in the experiments.
+    Mutant(
+        "a published number changed",
+        "tpo_ref",
+        "bandits.experiments._plateau_claim",
+        "published=published,",
+        "published=published and published + 0.001,",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a published number changed",
+        "tpo_torch",
+        "reversal.experiments.terminal._area",
+        "published=published,",
+        "published=published + 0.001,",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a tolerance widened",
+        "tpo_torch",
+        "reversal.experiments.terminal._area",
+        "absolute=tolerance",
+        "absolute=1.5 * tolerance",
+        TOLERANCES,
     ),
     # What makes a group in the bandits.
     Mutant(

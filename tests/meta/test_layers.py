@@ -80,9 +80,9 @@ TABLE: dict[str, set[str]] = {
 # Files that may import a library beyond what their folder may.
 OWN: dict[str, set[str]] = {
     # A rule knows how it is drawn.
-    "tpo_ref/rules.py": {"tpo_ref.study.styles"},
+    "tpo_ref/rules.py": {"tpo_ref.study.styles", "tpo_ref.study.user_files"},
     "tpo_ref/families/base.py": {"tpo_ref.study.styles"},
-    "tpo_torch/rules.py": {"tpo_ref.study.styles", "tpo_ref.checks"},
+    "tpo_torch/rules.py": {"tpo_ref.study.styles", "tpo_ref.study.user_files", "tpo_ref.checks"},
     "tpo_torch/families/base.py": {"tpo_ref.study.styles"},
     "tpo_ref/study/drawing.py": {"matplotlib"},
     "tpo_ref/study/locks.py": {"filelock"},

@@ -16,8 +16,8 @@ from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
 from tpo_torch.reversal.engine.graph import garbage_collection_off
 from tpo_torch.reversal.engine.training import ReversalTraining
-from tpo_torch.reversal.methods import METHODS
 from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.table import TABLE as METHODS
 
 # As many slots in a block as the largest experiment has.
 SMALL = ReversalSettings(horizon=8, batch=8, group=32, episodes=12)

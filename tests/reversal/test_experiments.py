@@ -14,9 +14,10 @@ from tpo_ref.study.protocol import Claim, Results
 from tpo_ref.study.registry import EXPERIMENTS, SUITES
 from tpo_ref.study.runner import Request, ensure
 from tpo_ref.study.styles import STYLES
-from tpo_torch.reversal import methods as engine_methods
+from tpo_torch.reversal import table
 from tpo_torch.reversal.engine import training
 from tpo_torch.reversal.experiments import setup
+from tpo_torch.reversal.settings import ALIASES
 
 REVERSAL = {name: e for name, e in EXPERIMENTS.items() if e.run is setup._run}
 # A smoke test is over in seconds when it is no larger than this.
@@ -39,8 +40,8 @@ def test_every_scale_can_be_run(name: str) -> None:
     for scale in experiment.scales:
         keys = Request(experiment, scale).keys()
         for key in keys:
-            samples = engine_methods.resolve(key.method).samples
-            assert samples != engine_methods.TOKEN or key.settings.reward != "terminal"
+            samples = table.TABLE[key.method].samples
+            assert samples != table.TOKEN or key.settings.reward != "terminal"
     smoke = experiment.scales["smoke"].settings
     assert all(getattr(smoke, setting) <= largest for setting, largest in LARGEST.items())
     task = {scale: (s.settings.vocab, s.settings.reward, s.settings.target) for scale, s in experiment.scales.items()}
@@ -59,7 +60,7 @@ def test_a_smoke_test_gives_what_is_drawn(name: str, methods: tuple[str, ...], t
     experiment = EXPERIMENTS[name]
     found = ensure(Request(experiment, "smoke", methods, out=tmp_path))
     for method, result in found.items():
-        grouped = engine_methods.resolve(method).samples != engine_methods.SINGLE
+        grouped = table.TABLE[method].samples != table.SINGLE
         assert {panel.array for panel in experiment.panels} <= set(result.arrays)
         assert grouped == ("anchor_tv" in result.arrays)
         assert result.arrays["error"].shape == (setup.SMOKE_SEEDS, setup.SMOKE["episodes"])
@@ -152,9 +153,9 @@ def test_a_suite_of_two_methods_runs_those() -> None:
 
 
 def test_methods_and_arrays_are_the_engines() -> None:
-    assert set(STYLES) >= set(engine_methods.METHODS)
-    assert set(engine_methods.ALIASES.values()) <= set(engine_methods.METHODS)
+    assert set(STYLES) >= set(table.TABLE)
+    assert set(ALIASES.values()) <= set(table.TABLE)
     for experiment in REVERSAL.values():
-        assert set(experiment.methods) <= set(engine_methods.METHODS)
+        assert set(experiment.methods) <= set(table.TABLE)
         arrays = {panel.array for panel in (*experiment.panels, *experiment.health)} | {experiment.score}
         assert arrays <= set(training.METRICS)

@@ -24,8 +24,9 @@ from tpo_torch.reversal import runs
 from tpo_torch.reversal.clear import ClearTraining
 from tpo_torch.reversal.engine import dense
 from tpo_torch.reversal.engine.training import METRICS, ReversalTraining
-from tpo_torch.reversal.methods import METHODS, SINGLE, TOKEN
 from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.table import SINGLE, TOKEN
+from tpo_torch.reversal.table import TABLE as METHODS
 from tpo_torch.shared.transformer import CausalTransformer
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ GROUP, BATCH, ARMS, EXPECTED, STANDARDISED = "group", "batch", "arms", "expected
 # What may make one for a rule that is not in the tables, the usual one first.
 GROUPINGS: Mapping[type, tuple[str, ...]] = {
     SingleContext: (BATCH, ARMS),
-    ManyContexts: (EXPECTED, ARMS),
+    ManyContexts: (ARMS, EXPECTED),
     SampledCandidates: (GROUP,),
     Needle: (GROUP,),
 }
@@ -89,13 +89,11 @@ def table(settings: Settings) -> dict[str, Method]:
 def resolve(method: str | Rule | ChosenRule, settings: Settings, grouping: str = "") -> Method:
     """The method of that name, or of a rule, on that grouping, the usual one of the environment where none is said.
 
-    A rule whose loss is one number for a group, as a function of the user's is, has no draws to average over: what is
-    expected of it is its gradient with all arms as the group.
-
     Args: method, a name of the table, a rule, or the text of one as `choose` reads it; grouping, for a rule alone.
-    Raises: TypeError for something else; ValueError for an unknown name or grouping, with the nearest.
+    Raises: TypeError for something else; ValueError for an unknown name or grouping, with the nearest, and
+        for a grouping on which a rule cannot be.
 
-    >>> resolve("grpo", Needle()).grouping, resolve(rules.named("tpo"), ManyContexts(), "expected").grouping
+    >>> resolve("grpo", Needle()).grouping, resolve(rules.named("tpo"), ManyContexts()).grouping
     ('group', 'arms')
     """
     if isinstance(method, str):
@@ -109,7 +107,10 @@ def resolve(method: str | Rule | ChosenRule, settings: Settings, grouping: str =
         raise unknown("grouping", grouping, options)
     chosen = grouping or options[0]
     if chosen == EXPECTED and rule.reduction != CANDIDATES:
-        chosen = ARMS
+        raise ValueError(
+            f"grouping: got {EXPECTED!r} for {rule.label}, whose loss is one number for a group and no sum over draws; "
+            f"use {ARMS!r}"
+        )
     if chosen == ARMS and isinstance(settings, SingleContext) and settings.baseline > 0 and rule.counts_successes:
         raise ValueError(
             f"grouping: got {ARMS!r}, where scores are less a baseline of {settings.baseline:g}, for {rule.name}, "

@@ -1,4 +1,13 @@
-"""The bandit runs, readable: exactly the protocol, all seeds at once, with any rule. `compiled` is the fast twin."""
+"""The bandit runs, readable: exactly the protocol, all seeds at once, with any rule. `compiled` is the fast twin.
+
+Departures from the paper, each explained in spec/deviations.md:
+
+- D10 TPO scores all arms of the single context; the sampled form of Alg. 1 is `sampled_candidates`.
+- D11 misalignment over many contexts is one cosine over all of them.
+- D12 GRPO on sampled groups is a mean over candidates, so that its plain step compares with TPO's.
+- D13 TPO's tabular target takes exact log-probabilities, without a floor.
+- D14 `sampled_candidates` and `needle` are ours.
+"""
 
 from __future__ import annotations
 

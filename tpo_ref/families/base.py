@@ -61,13 +61,6 @@ def optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, x: None if x is None else check(name, x)
 
 
-def share(name: str, x: float) -> float:
-    """A number in [0, 1]."""
-    if checks.non_negative(name, x) > 1:
-        raise ValueError(f"{name}: got {x!r}, expected a share in [0, 1]")
-    return float(x)
-
-
 @dataclass(frozen=True)
 class Rule:
     """An update rule with its options. A subclass gives `_gradient`.

@@ -8,7 +8,7 @@ import numpy as np
 
 from tpo_ref import advantages, checks, dapo, pmpo, rebel, regression, simplex, tpo
 from tpo_ref.checks import Floats
-from tpo_ref.families.base import GROUP, MOVED, SCORES, Rule, ScoredGroup, option, optional, share
+from tpo_ref.families.base import GROUP, MOVED, SCORES, Rule, ScoredGroup, option, optional
 from tpo_ref.families.weighted import Baselined
 
 
@@ -57,7 +57,7 @@ class Pmpo(Rule):
     """
 
     name, source, reduction = "pmpo", "PMPO", GROUP
-    alpha: float = option(0.5, share, "share of the accepted; only ½ has a fixed point")
+    alpha: float = option(0.5, checks.share, "share of the accepted; only ½ has a fixed point")
     beta: float = option(1.0, checks.non_negative, "weight of the KL divergence to the snapshot")
     threshold: float | None = option(None, optional(checks.real), "accepted above it; None for the group's mean")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -268,15 +267,8 @@ def _checked(rule: ChosenRule) -> ChosenRule:
 
 
 def _gradient(rule: ChosenRule, given: Mapping[str, Any]) -> Any:
-    own = rule.build(rules)
-    try:
-        with np.errstate(all="ignore"):
-            return own.gradient(*(given[name] for name in ARGUMENTS))
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if rule.file is not None and any(Path(f.filename).resolve() == rule.file.resolve() for f in frames):
-            raise ValueError(user_files.raised(rule.file, rule.name, error)) from error
-        raise ValueError(f"{_where(rule)}: {error}") from error
+    with np.errstate(all="ignore"):
+        return rule.build(rules).gradient(*(given[name] for name in ARGUMENTS))
 
 
 def _check_options(rule: ChosenRule) -> None:
@@ -305,13 +297,8 @@ def _check_options(rule: ChosenRule) -> None:
 
 def _where(rule: ChosenRule) -> str:
     """Where a function lies, as a message says it."""
-    if rule.file is None:
-        return f"rule {rule.name}"
-    try:
-        line = inspect.getsourcelines(rule.function)[1]  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return f"{rule.file}: {rule.name}"
-    return f"{rule.file}, line {line}: {rule.name}"
+    assert rule.function is not None
+    return user_files.place(rule.name, rule.function)
 
 
 def _require(rule: ChosenRule, holds: bool, what: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,11 @@ from typing import Any
 
 
 def check_file(path: Path, what: str) -> None:
-    """FileNotFoundError unless the file is there; `what` says what it should define."""
+    """Check that a user's file exists.
+
+    Args: path; what, what the file should define, for the message.
+    Raises: FileNotFoundError where there is no such file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the path of the .py file that defines {what}")
 
@@ -48,6 +53,29 @@ def called(path: Path, function: Callable[..., Any], /, *values: Any, **options:
         return function(*values, **options)
     except Exception as error:
         raise ValueError(raised(path, getattr(function, "__name__", "a function"), error)) from error
+
+
+def place(name: str, function: Callable[..., Any]) -> str:
+    """Where a function lies, and its name, as a message begins; the name alone where no file is known."""
+    try:
+        path, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    except (OSError, TypeError):
+        return f"rule {name}"
+    return f"{path}, line {max(line, 1)}: {name}"
+
+
+def run(name: str, function: Callable[..., Any], /, *values: Any, **options: Any) -> Any:
+    """What a function of the user's returns, wherever it lies; ValueError saying where it raised."""
+    try:
+        return function(*values, **options)
+    except Exception as error:
+        try:
+            source = inspect.getsourcefile(function)
+        except TypeError:
+            source = None
+        if source is None:
+            raise ValueError(f"rule {name} raised {type(error).__name__}: {error}") from error
+        raise ValueError(raised(Path(source), name, error)) from error
 
 
 def raised(path: Path, what: str, error: Exception) -> str:

@@ -50,7 +50,8 @@ class Informed(Rule):
         if not self.drop_idle:
             return torch.ones((), dtype=group.logp.dtype, device=group.logp.device)
         told = dapo._informative(group.scores, group.mask)
-        return told.to(group.logp.dtype) * (told.numel() / told.sum().clamp(min=1))
+        kept = told.to(group.logp.dtype)
+        return kept * (kept.numel() / kept.sum().clamp(min=1))
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class BatchLayout:
 
 
 def counted(n: int, one: str, many: str) -> str:
-    """A number with its noun.
+    """A count in words for messages, with the singular or the plural of what is counted.
 
     >>> counted(1, "row", "rows"), counted(2, "row", "rows")
     ('1 row', '2 rows')

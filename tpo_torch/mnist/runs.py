@@ -1,4 +1,13 @@
-"""The MNIST contextual bandit: one action sampled per image, reward 1 if it is the digit; all seeds train together."""
+"""The MNIST contextual bandit: one action sampled per image, reward 1 if it is the digit; all seeds train together.
+
+Departures from the paper, each explained in spec/deviations.md:
+
+- D7  TPO fits two outcomes, the sampled action or another one.
+- D20 weights are drawn from a truncated normal, JAX's default.
+- D21 an update is a true update, not the start of its block of 200.
+- D22 what Fig. 4 calls GRPO is REINFORCE with advantages standardised over the batch.
+- D23 the surrogate of Fig. 4b steps along the real direction.
+"""
 
 from __future__ import annotations
 

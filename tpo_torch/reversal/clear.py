@@ -13,18 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tpo_ref.study.protocol import unknown
-from tpo_torch.advantages import group_standardised
-from tpo_torch.dg import dg_loss
-from tpo_torch.grpo import grpo_loss
 from tpo_torch.muon import Muon
-from tpo_torch.pg import group_pg_loss, pg_loss
-from tpo_torch.ppo import ppo_loss
 from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.table import GROUP, SINGLE, TABLE, TOKEN, own_name
 from tpo_torch.shared.transformer import RULES, CausalTransformer
-from tpo_torch.standardize import standardize
-from tpo_torch.tpo import tpo_loss, tpo_ratio_loss, tpo_target, tpo_weights
-from tpo_torch.variants import tpo_no_anchor_loss
 
 if TYPE_CHECKING:
     from tpo_torch.reversal.engine import Draws
@@ -34,13 +26,6 @@ NORM_EPSILON = 1e-6
 # GRPO's guard against a deviation of 0, and the limit of its log-ratio (deviations D30, D31).
 EPSILON_STD = 1e-8
 LOG_RATIO_LIMIT = 20.0
-# Which methods sample one answer per prompt, which one answer and K candidates for each of its tokens; the others
-# sample K answers. Which take one gradient step per episode; the others take four.
-SINGLE = ("ppo", "dg", "pg", "ppo_wide", "dg_wide", "pg_wide")
-TOKEN = ("tpo_token", "tpo_token_ratio", "grpo_token")
-GROUP = ("tpo", "tpo_ratio", "tpo_no_anchor", "grpo", "grpo_no_kl", "grpo_masked", "group_pg", "group_pg_once")
-ONCE = ("dg", "pg", "dg_wide", "pg_wide", "group_pg_once")
-EPOCHS = 4
 
 
 def clear_policy(net: CausalTransformer, tokens: Tensor) -> Tensor:
@@ -139,17 +124,16 @@ class ClearTraining:
     """
 
     def __init__(self, method: str, settings: ReversalSettings, seed: int) -> None:
-        if method not in (*SINGLE, *TOKEN, *GROUP):
-            raise unknown("method of the clear twin", method, (*SINGLE, *TOKEN, *GROUP))
-        if method in TOKEN and settings.reward == "terminal":
+        self.method = own_name(method)
+        self.sampling = TABLE[self.method]
+        if self.sampling.samples == TOKEN and settings.reward == "terminal":
             raise ValueError(f"{method}: got reward 'terminal', expected 'bag' or 'sequential'")
-        self.method, self.settings = method, settings
+        self.settings = settings
         self.generator = torch.Generator().manual_seed(seed)
         dtype = torch.float64 if settings.precision == "float64" else torch.float32
         self.net = CausalTransformer([self.generator], settings.vocab, 2 * settings.horizon).to(dtype)
-        wide = method.endswith("_wide")
-        self.batch = settings.batch * (settings.group if wide else 1)
-        rate = settings.learning_rate * (math.sqrt(settings.group) if wide else 1)
+        self.batch = settings.batch * (settings.group if self.sampling.wide else 1)
+        rate = settings.learning_rate * (math.sqrt(settings.group) if self.sampling.wide else 1)
         self.optimizer = Muon(self.net.named_parameters(), RULES, rate)
 
     def episode(self) -> float:
@@ -160,12 +144,12 @@ class ClearTraining:
         rewards = clear_rewards(answers == right.unsqueeze(1), s.reward).to(self.net.embedding.dtype)
         scores = self.scores(right, answers, others, rewards)
         old = None
-        for _ in range(s.epochs or (1 if self.method in ONCE else EPOCHS)):
-            if self.method in TOKEN:
+        for _ in range(s.epochs or self.sampling.epochs):
+            if self.sampling.samples == TOKEN:
                 logp = clear_candidate_logp(self.net, prompts, answers[:, 0], others)
             else:
                 logp = clear_logp(self.net, prompts, answers)
-                logp = logp[:, 0] if self.method in SINGLE else logp.sum(-1)
+                logp = logp[:, 0] if self.sampling.samples == SINGLE else logp.sum(-1)
             old = logp.detach() if old is None else old
             self.optimizer.zero_grad()
             loss = clear_loss(self.method, logp, old, scores, s)
@@ -176,8 +160,8 @@ class ClearTraining:
     def sample(self) -> tuple[Tensor, Tensor, Tensor]:
         """Prompts (B, H), answers (B, K, H) and others (B, H, C) of the next episode."""
         s, g = self.settings, self.generator
-        answers = s.group if self.method in GROUP else 1
-        others = s.group - 1 if self.method in TOKEN else 0
+        answers = s.group if self.sampling.samples == GROUP else 1
+        others = s.group - 1 if self.sampling.samples == TOKEN else 0
         prompts = torch.randint(s.vocab, (self.batch, s.horizon), generator=g)
         uniforms = torch.rand((self.batch, answers, s.horizon), generator=g)
         more = torch.rand((self.batch, s.horizon, others), generator=g)
@@ -186,9 +170,9 @@ class ClearTraining:
 
     def scores(self, right: Tensor, answers: Tensor, others: Tensor, rewards: Tensor) -> Tensor:
         """What the method compares: (B, K) answers, (B, H) tokens, or (B, H, K) candidates for each token."""
-        if self.method in GROUP:
+        if self.sampling.samples == GROUP:
             return rewards.mean(-1)
-        if self.method in SINGLE:
+        if self.sampling.samples == SINGLE:
             return rewards[:, 0]
         columns = []
         for c in range(-1, others.shape[-1]):
@@ -219,28 +203,44 @@ def clear_rewards(correct: Tensor, reward: str) -> Tensor:
 
 
 def clear_loss(method: str, logp: Tensor, old: Tensor, scores: Tensor, s: ReversalSettings) -> Tensor:
-    """The mean loss over groups, whose members stand on the last axis of logp, old and scores."""
-    u = standardize(scores)
+    """The mean loss over groups, whose members stand on the last axis of logp, old and scores; written out here."""
+    x = logp - old
+    above = scores - scores.mean(0)
+    spread = scores.std(-1, keepdim=True, correction=0)
+    told = scores.amax(-1, keepdim=True) > scores.amin(-1, keepdim=True)
+    u = torch.where(told, (scores - scores.mean(-1, keepdim=True)) / spread, 0.0)
     match method.removesuffix("_wide"):
         case "tpo" | "tpo_token":
-            losses = tpo_loss(logp, tpo_target(old, u, s.eta))
+            losses = _cross_entropy(torch.softmax(torch.log_softmax(old, -1) + u / s.eta, -1), logp)
         case "tpo_ratio" | "tpo_token_ratio":
-            losses = tpo_ratio_loss(logp, old, tpo_weights(u, s.eta))
+            losses = _cross_entropy(torch.softmax(u / s.eta, -1), x)
         case "tpo_no_anchor":
-            losses = tpo_no_anchor_loss(logp, tpo_weights(u, s.eta))
+            losses = _cross_entropy(torch.softmax(u / s.eta, -1), logp)
         case "group_pg" | "group_pg_once":
-            losses = group_pg_loss(logp, u, s.eta)
+            losses = -(u / s.eta * logp).sum(-1)
         case "grpo" | "grpo_token" | "grpo_no_kl" | "grpo_masked":
-            near = old + (logp - old).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+            x = x.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+            advantages = torch.where(told, (scores - scores.mean(-1, keepdim=True)) / (spread + EPSILON_STD), 0.0)
+            penalty = (-x).exp() + x - 1
             beta = 0.0 if method == "grpo_no_kl" else s.beta
-            losses = grpo_loss(near, old, group_standardised(scores, EPSILON_STD), s.epsilon, beta)
+            losses = (_clipped(x.exp(), advantages, s.epsilon) + beta * penalty).sum(-1)
             if method == "grpo_masked":
-                informative = scores.amax(-1) > scores.amin(-1)
-                return losses[informative].sum() / informative.sum().clamp(min=1)
+                return losses[told[..., 0]].sum() / told.sum().clamp(min=1)
         case "ppo":
-            losses = ppo_loss(logp, old, scores - scores.mean(0), s.epsilon)
+            losses = _clipped(x.exp(), above, s.epsilon).sum(-1)
         case "dg":
-            losses = dg_loss(logp, scores - scores.mean(0), s.dg_eta)
+            gate = torch.sigmoid(-above * logp.detach() / s.dg_eta)
+            losses = -(gate * above * logp).sum(-1)
+        case "pg":
+            losses = -(above * logp).sum(-1)
         case _:
-            losses = pg_loss(logp, scores - scores.mean(0))
+            raise ValueError(f"{method}: the clear twin has no formula for it")
     return losses.mean()
+
+
+def _cross_entropy(q: Tensor, logits: Tensor) -> Tensor:
+    return -(q.detach() * torch.log_softmax(logits, -1)).sum(-1)
+
+
+def _clipped(ratio: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)

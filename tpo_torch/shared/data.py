@@ -42,9 +42,10 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Collection:
-    """Files that belong together: what they are called, their folder, what mirrors append to names.
+    """The files of one data set, and where they are.
 
-    Mirrors are tried in their order.
+    Args: title, what messages call them; folder, under the data folder; suffix, which mirrors append to a file's name;
+        mirrors, addresses tried in their order; files.
     """
 
     title: str

@@ -74,7 +74,11 @@ class Layout(Protocol):
     places: Tensor
 
     def attend(self, layer: int, q: Tensor, kv: Tensor) -> Tensor:
-        """What each node of q (S, M, D) reads, (S, M, D); kv (S, N, 2D) are the keys, then the values, of all nodes."""
+        """Attention of one layer: each asking node's mean of the values it sees, by softmax(q·k/√width).
+
+        Args: layer, its index; q (S, M, D), the queries of M nodes; kv (S, N, 2D), the keys, then the values, of all
+            N nodes. Returns: (S, M, D).
+        """
         ...
 
     def narrow(self, x: Tensor) -> Tensor:

@@ -73,7 +73,11 @@ def show_rules(as_json: bool) -> int:
 
 
 def show_all(as_json: bool, whole: bool) -> int:
-    """Print experiments and suites, as tables or json."""
+    """Print every experiment and every suite.
+
+    Args: as_json, json instead of tables; whole, a table row also for experiments that a suite stands for.
+    Returns: the exit code 0.
+    """
     if as_json:
         show.print_json(entries())
         return 0

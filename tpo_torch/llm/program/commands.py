@@ -57,6 +57,7 @@ TaskName = Annotated[
 def train(
     config: Config,
     overrides: Overrides = (),
+    *,
     method: Method = None,
     seed: Seed = None,
     resume: Resume = False,

@@ -12,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_torch import diagnostics
 from tpo_torch.muon import Muon
 from tpo_torch.reversal.engine import Draws, Rollout, dense, draw, merged
 from tpo_torch.reversal.engine.graph import Captured
-from tpo_torch.reversal.methods import GROUP, SINGLE, TOKEN, Method, resolve
+from tpo_torch.reversal.methods import resolve
 from tpo_torch.reversal.settings import ReversalSettings
+from tpo_torch.reversal.table import GROUP, SINGLE, TOKEN, Sampling
 from tpo_torch.reversal.task import candidate_rewards, rewards, targets
+from tpo_torch.rules import OwnRule
 from tpo_torch.shared.checkpoint import Stack
 from tpo_torch.shared.transformer import RULES, CausalTransformer
 from tpo_torch.standardize import standardize
@@ -44,20 +47,30 @@ METRICS = (
 class ReversalTraining:
     """A run of one method for some seeds that train together. Arguments as `reversal.runs.run`; device is torch's."""
 
-    def __init__(self, method: str, settings: ReversalSettings, seeds: tuple[int, ...], device: torch.device) -> None:
-        self.method: Method = resolve(method)
+    def __init__(
+        self,
+        method: str | ChosenRule,
+        settings: ReversalSettings,
+        seeds: tuple[int, ...],
+        device: torch.device,
+        grouping: str = "",
+    ) -> None:
+        self.method = resolve(method, settings, grouping)
+        self.sampling = self.method.sampling
         self.settings, self.device = settings, device
-        _check(method, self.method, settings, device)
+        _check(method if isinstance(method, str) else method.method, self.sampling, settings, device)
         self.dtype = torch.float64 if settings.precision == "float64" else torch.float32
         # On the CPU whatever the device, so that a seed means the same draws everywhere.
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         net = CausalTransformer(self.generators, settings.vocab, 2 * settings.horizon)
         self.net = net.to(device, self.dtype)
-        rate = settings.learning_rate * (math.sqrt(settings.group) if self.method.wide else 1)
+        rate = settings.learning_rate * (math.sqrt(settings.group) if self.sampling.wide else 1)
         self.optimizer = Muon(self.net.named_parameters(), RULES, rate)
         self.generate = merged.generate if device.type == "cpu" and len(seeds) == 1 else dense.generate
+        # A function of the user's computes on the host, which no graph can record.
+        recorded = device.type == "cuda" and not isinstance(self.method.rule, OwnRule)
         self.start: Callable[[Draws], dict[str, Tensor]] = (
-            Captured(self.update, device) if device.type == "cuda" else self._on_device
+            Captured(self.update, device) if recorded else self._on_device
         )
 
     def train(self, episodes: int) -> dict[str, NDArray[Any]]:
@@ -79,19 +92,15 @@ class ReversalTraining:
         """Sample, score, and take the method's gradient steps; draws are on the device."""
         rollout = self.generate(self.net, draws)
         scores, figures = self.score(draws.prompts, rollout)
-        loss = None
-        for epoch in range(self.settings.epochs or self.method.epochs):
+        old = None
+        for epoch in range(self.settings.epochs or self.sampling.epochs):
             logp = self.logp(rollout, self.net(rollout.layout))
-            leaf = logp.detach().requires_grad_()
-            if loss is None:
-                # The snapshot is the first pass itself: there a ratio is exactly 1, p exactly p_old (deviation D57).
-                old = logp.detach()
-                loss = self.method.freeze(old, scores, self.settings)
-            losses = loss(leaf)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+            # The snapshot is the first pass itself: there a ratio is exactly 1, p exactly p_old (deviation D57).
+            old = logp.detach() if old is None else old
+            gradient = self.method.gradient(logp.detach(), old, scores)
             self.optimizer.zero_grad(set_to_none=True)
             # The seeds share no parameter, so the gradient of the sum is each seed's own.
-            torch.autograd.backward(logp, gradient / losses[0].numel())
+            torch.autograd.backward(logp, gradient)
             if epoch == 0:
                 norm = self.gradient_norm()
                 figures |= {"gradient_norm": norm} | self.health(old, scores, -gradient)
@@ -103,9 +112,9 @@ class ReversalTraining:
     def draw(self) -> Draws:
         """The draws of the next episode."""
         s = self.settings
-        batch = s.batch * (s.group if self.method.wide else 1)
-        others = s.group - 1 if self.method.samples == TOKEN else 0
-        return draw(self.generators, s.vocab, s.horizon, batch, self.method.rollouts_per_prompt(s), others)
+        batch = s.batch * (s.group if self.sampling.wide else 1)
+        others = s.group - 1 if self.sampling.samples == TOKEN else 0
+        return draw(self.generators, s.vocab, s.horizon, batch, self.sampling.rollouts_per_prompt(s), others)
 
     def score(self, prompts: Tensor, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """Scores as the method takes them, and figures (S,) of the sampled answers."""
@@ -113,20 +122,20 @@ class ReversalTraining:
         right = targets(prompts, s.target, s.vocab)
         earned = rewards(rollout.answers == right.unsqueeze(2), s.reward).to(self.dtype)
         figures = {"error": 1 - earned.flatten(1).mean(1)}
-        if self.method.samples == TOKEN:
+        if self.sampling.samples == TOKEN:
             scores = candidate_rewards(rollout.answers[:, :, 0], rollout.candidates(), right, s.reward).to(self.dtype)
             return scores, figures
-        if self.method.samples == SINGLE:
+        if self.sampling.samples == SINGLE:
             return earned[:, :, 0], figures
         figures["duplicates"] = diagnostics.duplicate_rate(rollout.answers).mean(1)
         return earned.mean(-1), figures
 
     def logp(self, rollout: Rollout, policy: Tensor) -> Tensor:
         """Log-probabilities as the method takes them."""
-        if self.method.samples == TOKEN:
+        if self.sampling.samples == TOKEN:
             return rollout.candidate_logp(policy)
         each = rollout.logp(policy)
-        return each.sum(-1) if self.method.samples == GROUP else each[:, :, 0]
+        return each.sum(-1) if self.sampling.samples == GROUP else each[:, :, 0]
 
     @torch.no_grad()
     def gradient_norm(self) -> Tensor:
@@ -138,7 +147,7 @@ class ReversalTraining:
     @torch.no_grad()
     def health(self, old: Tensor, scores: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
         """Figures (S,) of groups, each a mean over those that have it."""
-        if self.method.samples == SINGLE:
+        if self.sampling.samples == SINGLE:
             return {}
         failed = diagnostics.group_mean(diagnostics.all_fail(scores), 1)
         winners, losers = diagnostics.winners_losers_weight(coefficients, scores)
@@ -173,8 +182,8 @@ def _precision(name: str, device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _check(name: str, method: Method, settings: ReversalSettings, device: torch.device) -> None:
-    if method.samples == TOKEN and settings.reward == "terminal":
+def _check(name: str, sampling: Sampling, settings: ReversalSettings, device: torch.device) -> None:
+    if sampling.samples == TOKEN and settings.reward == "terminal":
         raise ValueError(
             f"{name}: got reward 'terminal', expected 'bag' or 'sequential': a single token earns no terminal reward; "
             f"take {name.replace('_token', '')}, whose candidates are whole answers"

@@ -1,4 +1,12 @@
-"""Token reversal paid by the token: Table 1 (alphabets), Table 2 (targets and rewards), Table 5 (temperature)."""
+"""Token reversal paid by the token: Table 1 (alphabets), Table 2 (targets and rewards), Table 5 (temperature).
+
+Departures from the paper, each explained in spec/deviations.md:
+
+- D61 two cells of Table 1 that Table 2 contradicts are shown, not judged.
+- All that `tpo_torch.reversal.runs` lists.
+- D40 standard errors divide by n − 1.
+- D41 a claim may be unclear.
+"""
 
 from __future__ import annotations
 

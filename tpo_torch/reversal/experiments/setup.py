@@ -44,6 +44,7 @@ def _run(method: str, settings: Any, seeds: Sequence[int], context: Context) -> 
 
 
 def sequence(
+    *,
     id: str,
     title: str,
     paper: str,
@@ -83,6 +84,8 @@ def sequence(
         statistics=("auc", "last", "final", "solved") if terminal else ("auc", "steps", "last", "solved"),
         published=published or {},
         health=HEALTH,
+        # A single token earns no terminal reward.
+        groupings=("group", "batch") if terminal else ("group", "token", "batch"),
     )
 
 

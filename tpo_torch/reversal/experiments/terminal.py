@@ -1,4 +1,12 @@
-"""Token reversal with a reward for the whole answer: Table 3, Fig. 8, and two smaller studies for two cores."""
+"""Token reversal with a reward for the whole answer: Table 3, Fig. 8, and two smaller studies for two cores.
+
+Departures from the paper, each explained in spec/deviations.md:
+
+- D62 Table 3 is judged by areas; its final errors are shown.
+- All that `tpo_torch.reversal.runs` lists.
+- D40 standard errors divide by n − 1.
+- D41 a claim may be unclear.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,10 @@ def parsed(name: str, value: object) -> object:
 
 
 def check(name: str, value: object) -> None:
-    """ValueError where a value switches on what a configuration may not, at whatever depth; name, for messages."""
+    """Refuse a value that holds a switch of `KEYS` which is on, or names a kernel of the hub, at whatever depth.
+
+    Args: name of the setting, for the message; value, as it was read. Raises: ValueError.
+    """
     for key, part in _pairs(parsed(name, value)):
         nothing, reason = KEYS.get(key, ((), ""))
         if key in KEYS and not any(part is each or (isinstance(part, str) and part == each) for each in nothing):

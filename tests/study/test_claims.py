@@ -66,3 +66,12 @@ def test_a_claim_on_what_does_not_exist_names_the_nearest(claim: Claim, says: st
         claims.judge(toy_with(claim), "paper", results)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scale: got 'papr', did you mean 'paper'"):
         claims.judge(TOY, "papr", results)
+
+
+def test_a_point_below_its_floor_is_judged_at_the_floor() -> None:
+    claim = claims.at_step("tpo", "error", 30, 0.1, (0.0, 0.2), "toy", floor=lambda r: 0 * r["error"] + 0.3)
+    judged = claims.judge(toy_with(claim), "paper", {"tpo": {"error": CURVES}})[0]  # type: ignore[arg-type]
+    assert (judged.ours.value, judged.word) == (pytest.approx(0.3), claims.FAILS)
+    # Before, the curve is above it.
+    claim = claims.at_step("tpo", "error", 0, 1.0, (0.9, 1.1), "toy", floor=lambda r: 0 * r["error"] + 0.3)
+    assert claims.judge(toy_with(claim), "paper", {"tpo": {"error": CURVES}})[0].word == claims.HOLDS  # type: ignore[arg-type]

@@ -49,6 +49,11 @@ def test_one_seed_or_no_error_decides_nothing(estimate: Estimate, region: Bounds
     assert decided(Estimate(math.nan, 0.0, 9), region) == UNCLEAR
 
 
+def test_one_seed_decides_nothing_however_clear() -> None:
+    assert decided(Estimate(9.0, 0.0, 1), POSITIVE) == UNCLEAR
+    assert decided(Share(1.0, 0.0, 1), (0.02, 1.0)) == UNCLEAR
+
+
 def test_a_tie_is_not_better() -> None:
     assert decided(Estimate(0.0, 0.0, 5), POSITIVE) == FAILS
     assert decided(Estimate(0.0, 0.0, 5), NEGATIVE) == FAILS
@@ -123,6 +128,16 @@ def test_many_claims_are_decided_as_holm_says(many: list[tuple[Estimate, Bounds]
     for each, estimate, region in zip(found, ours, regions, strict=True):
         assert each.interval == judging.interval(estimate, each.level)
         assert each.word == judging.word(each.interval, region)
+
+
+def test_the_clearest_claim_is_decided_first_and_makes_room_for_the_next() -> None:
+    # t = 2.205 with 19 degrees of freedom has p = .04: too much for one of two, enough once the other is decided.
+    ours = [Estimate(0.2205, 0.1, 20), Estimate(1.0, 0.1, 20)]
+    found = judging.judge(ours, [POSITIVE] * 2)
+    assert [(each.word, each.level) for each in found] == [(HOLDS, 0.95), (HOLDS, pytest.approx(0.975))]
+    # Nor is there room beside one that stays open.
+    found = judging.judge([ours[0], ours[0]], [POSITIVE] * 2)
+    assert [(each.word, each.level) for each in found] == [(UNCLEAR, pytest.approx(0.975))] * 2
 
 
 @given(many=st.lists(pairs(), min_size=1, max_size=5))

@@ -86,14 +86,26 @@ def within_factor(published: float, factor: float) -> tuple[float, float]:
 
 
 def at_step(
-    method: str, array: str, step: int, published: float, accept: tuple[float, float], source: str, panel: str = ""
+    method: str,
+    array: str,
+    step: int,
+    published: float,
+    accept: tuple[float, float],
+    source: str,
+    panel: str = "",
+    floor: Callable[[Arrays], NDArray[Any]] | None = None,
 ) -> Claim:
-    """The seed-mean of a curve at one step."""
+    """The seed-mean of a curve at one step; of a seed below the floor, which cannot be told from 0, the floor."""
+
+    def value(r: Results) -> Estimate:
+        curves = estimates.to_budget(r[method][array])
+        return estimates.mean((curves if floor is None else np.maximum(curves, floor(r[method])))[:, step])
+
     return Claim(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: estimates.mean(estimates.to_budget(r[method][array])[:, step]),
+        statistic=value,
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),

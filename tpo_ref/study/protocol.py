@@ -69,7 +69,8 @@ class Claim:
 class Panel:
     """One set of axes: which array, on which scale, within which limits, with a line at which level.
 
-    A `partial` array has no value for some seeds at some steps: there the mean is over the others.
+    A `partial` array has no value for some seeds at some steps: there the mean is over the others. `floor` is what the
+    array cannot be told from 0 below, (S, T) of the arrays of a method: there the floor is drawn, in grey.
     """
 
     array: str
@@ -79,6 +80,7 @@ class Panel:
     limits: tuple[float, float] | None = None
     line: float | None = None
     partial: bool = False
+    floor: Callable[[Arrays], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Departures from the paper, each explained in spec/deviations.md:
 - D63 final errors of Figs 13 to 15 are held to a factor of three.
 - All that `tpo_torch.reversal.runs` lists.
 - D40 standard errors divide by n − 1.
-- D41 a claim may be unclear.
+- D41 claims are judged by the interval of ours.
 """
 
 from __future__ import annotations

@@ -346,3 +346,18 @@ def test_a_function_of_ones_own_cannot_change_what_it_is_given() -> None:
     mirror.OwnRule("greedy", greedy).gradient(t, t, t)
     np.testing.assert_array_equal(x, [-0.5, -1.0])
     assert t.tolist() == [-0.5, -1.0]
+
+
+@pytest.mark.parametrize("package", [reference, mirror])
+def test_a_rule_of_ones_own_is_checked_and_compared_like_any(package: Any) -> None:
+    one, same = (package.OwnRule("mine", centred, {"strength": 2.0}) for _ in range(2))
+    assert one == same
+    assert hash(one) == hash(same)
+    for field, wrong in (("title", 3), ("function", 3), ("options", "strength=2"), ("batch", 1), ("digest", 3)):
+        with pytest.raises(TypeError, match=f"{field}: got"):
+            dataclasses.replace(one, **{field: wrong})
+
+
+def test_the_mirror_asks_for_tensors() -> None:
+    with pytest.raises(TypeError, match=r"logp: got ndarray, expected torch.Tensor"):
+        mirror.named("pg").gradient(np.zeros(2), torch.zeros(2), torch.zeros(2))

@@ -14,7 +14,8 @@ import numpy as np
 
 from tpo_ref import checks
 from tpo_ref.checks import Floats
-from tpo_ref.families.base import CANDIDATES, GROUP, MOVED, POLICY, SCORES, Rule, ScoredGroup, anything, checked, option
+from tpo_ref.families import base
+from tpo_ref.families.base import CANDIDATES, GROUP, MOVED, POLICY, SCORES, Rule, ScoredGroup, checked, option
 from tpo_ref.families.clipped import Dapo, DrGrpo, Grpo, GrpoMasked, GrpoNoKl, Gspo, Ppo
 from tpo_ref.families.regression import Awr, Mpo, Pmpo, Rebel
 from tpo_ref.families.tilted import (
@@ -100,11 +101,13 @@ class OwnRule(Rule):
     """
 
     name, source, reduction = "own", "yours", GROUP
-    title: str = field(metadata={"check": anything, "meaning": "its name"})
-    function: Callable[..., Any] = field(metadata={"check": anything, "meaning": "what gives the gradient"})
-    options: Mapping[str, Any] = field(default_factory=dict, metadata={"check": anything, "meaning": "passed on"})
+    title: str = field(metadata={"check": base.text, "meaning": "its name"})
+    function: Callable[..., Any] = field(metadata={"check": base.function, "meaning": "what gives the gradient"})
+    options: Mapping[str, Any] = field(
+        default_factory=dict, hash=False, metadata={"check": base.options, "meaning": "passed on by name"}
+    )
     batch: bool = option(False, checks.truth, "whether it sees the whole batch")
-    digest: str = option("", anything, "SHA-256 of its source")
+    digest: str = option("", base.text, "SHA-256 of its source")
 
     @property
     def style(self) -> Style:
@@ -128,7 +131,11 @@ class OwnRule(Rule):
         )
         given = user_files.run(self.title, self.function, *copies, **self.options)
         where = f"{user_files.place(self.title, self.function)}: its gradient"
+        if given is None:
+            raise TypeError(f"{where}: got None, expected an array; does the function return it?")
         g = checks.array(where, given)
+        if g.dtype == np.bool_:
+            raise TypeError(f"{where}: got booleans, expected real numbers; convert them if you mean 0 and 1")
         checks.same_shape(where, g, group.mask.shape)
         bad = ~np.isfinite(g) & group.mask
         if bad.any():

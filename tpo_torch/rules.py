@@ -17,6 +17,7 @@ from tpo_ref.checks import unknown
 from tpo_ref.study import styles, user_files
 from tpo_ref.study.styles import Style
 from tpo_torch import checks
+from tpo_torch.families import base
 from tpo_torch.families.base import (
     CANDIDATES,
     GROUP,
@@ -25,7 +26,6 @@ from tpo_torch.families.base import (
     SCORES,
     Rule,
     ScoredGroup,
-    anything,
     checked,
     option,
 )
@@ -113,11 +113,13 @@ class OwnRule(Rule):
     """
 
     name, source, reduction = "own", "yours", GROUP
-    title: str = field(metadata={"check": anything, "meaning": "its name"})
-    function: Callable[..., Any] = field(metadata={"check": anything, "meaning": "what gives the gradient"})
-    options: Mapping[str, Any] = field(default_factory=dict, metadata={"check": anything, "meaning": "passed on"})
+    title: str = field(metadata={"check": base.text, "meaning": "its name"})
+    function: Callable[..., Any] = field(metadata={"check": base.function, "meaning": "what gives the gradient"})
+    options: Mapping[str, Any] = field(
+        default_factory=dict, hash=False, metadata={"check": base.options, "meaning": "passed on by name"}
+    )
     batch: bool = option(False, checks.truth, "whether it sees the whole batch")
-    digest: str = option("", anything, "SHA-256 of its source")
+    digest: str = option("", base.text, "SHA-256 of its source")
 
     @property
     def style(self) -> Style:
@@ -142,12 +144,16 @@ class OwnRule(Rule):
         lengths = group.lengths.cpu().double().numpy().copy()
         given = user_files.run(self.title, self.function, *copies, mask, lengths, **self.options)
         where = f"{user_files.place(self.title, self.function)}: its gradient"
+        if given is None:
+            raise TypeError(f"{where}: got None, expected an array; does the function return it?")
         try:
-            g = torch.as_tensor(given, dtype=group.logp.dtype, device=group.logp.device)
+            g = torch.as_tensor(given, device=group.logp.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{where}: got {type(given).__name__}, expected an array ({error})") from error
+        if g.is_complex() or g.dtype == torch.bool:
+            raise TypeError(f"{where}: got {g.dtype}, expected real numbers; convert them first")
         checks.same_shape(where, g, tuple(group.mask.shape))
-        g = torch.where(group.mask, g, 0.0)
+        g = torch.where(group.mask, g.to(group.logp.dtype), 0.0)
         if not bool(torch.isfinite(g).all()):
             raise ValueError(f"{where} has {int((~torch.isfinite(g)).sum())} NaN or infinite of {g.numel()}")
         return g

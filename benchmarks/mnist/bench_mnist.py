@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from benchmarks.helpers.timing import ratio
-from tpo_torch.mnist.methods import METHODS, Method
+from tpo_torch.mnist.methods import Method
 from tpo_torch.mnist.runs import MnistTraining
 from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.mnist.table import METHODS
 from tpo_torch.shared.data import CLASSES, Mnist
 
 SEEDS = 20
@@ -56,7 +57,7 @@ class Products:
 class Update:
     """Twenty seeds, batch 100; the ratio has the target 2.5 on two threads."""
 
-    params = tuple(METHODS)
+    params = METHODS
     param_names = ("method",)
 
     def setup(self, method: str) -> None:

@@ -118,6 +118,7 @@ TOLERANCES = "study.test_published.test_the_region_of_a_claim_is_the_tolerance_o
 DIRECTION = "bandits.test_groupings.test_a_direction_is_the_descent_of_the_rules_loss"
 EXPECTED = "bandits.test_groupings.test_an_expected_direction_is_the_mean_over_every_draw"
 SHARES = "bandits.test_groupings.test_the_scores_of_the_arms_are_shares_of_draws_less_a_baseline"
+DIGITS = "mnist.test_groupings.test_the_step_of_a_grouping_is_the_rules_gradient_written_out"
 
 MUTANTS = (
     # The method, in the reference.
@@ -318,6 +319,34 @@ MUTANTS = (
         "arms all alike", "tpo_ref", "bandits.readable._exact_direction", "pi * descent", "descent", f"{EXPECTED}[pg]"
     ),
     Mutant("lost normaliser", "tpo_ref", "bandits.readable._through_softmax", "- pi *", "- 0 *", f"{EXPECTED}[dg]"),
+    # What makes a group on MNIST.
+    Mutant(
+        "dropped baseline", "tpo_torch", "mnist.methods._scores_of_action", "advantages", "rewards", f"{DIGITS}[tpo]"
+    ),
+    Mutant(
+        "a sum over candidates",
+        "tpo_torch",
+        "mnist.methods.Method._of_classes",
+        "terms / logp",
+        "terms * logp",
+        f"{DIGITS}[rloo]",
+    ),
+    Mutant(
+        "one batch of all seeds",
+        "tpo_torch",
+        "mnist.methods.Method._gradient",
+        "if not self.rule.whole_batch:",
+        "if True:",
+        f"{DIGITS}[reinforce_pp]",
+    ),
+    Mutant(
+        "a loss of the batch as one of an image",
+        "tpo_torch",
+        "mnist.methods.Method.losses",
+        "else g.shape[-1]",
+        "else 1",
+        f"{DIGITS}[tpo]",
+    ),
     # The rules as objects.
     Mutant(
         "mean over all groups",

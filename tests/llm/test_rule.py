@@ -186,13 +186,13 @@ def micro(*more: str) -> int:
 def test_a_run_is_called_by_its_rule_and_keeps_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own(tmp_path)
     assert micro("rule=mine.py:rloo,strength=2.0") == 0
-    folder = Folder(tmp_path / "runs" / "llm" / "micro-rloo-strength=2.0")
+    folder = Folder(tmp_path / "runs" / "llm" / "micro-mine.rloo-strength=2.0")
     record = folder.read()
     assert record["settings"]["rule"] == f"{tmp_path / 'mine.py'}:rloo,strength=2.0"
     assert record["settings"]["method"] == "tpo"
     assert len(record["rule_sha256"]) == 64
     assert cli.run(["figure", str(folder.path)]) == 0
-    assert "rloo-strength=2.0" in capsys.readouterr().out
+    assert "mine.rloo-strength=2.0" in capsys.readouterr().out
     # Its weights are evaluated without its rule.
     own(tmp_path, "raise SystemExit('was run')")
     assert cli.run(["eval", str(folder.path), "evaluation.samples=0"]) == 0
@@ -234,6 +234,11 @@ def test_a_run_goes_on_with_the_rule_that_it_began_with(
     assert "code of the rule's file" in capsys.readouterr().err
     own(tmp_path)
     assert micro(f"rule={text}", "--resume") == 0
+    # A finished run is no run of another rule.
+    capsys.readouterr()
+    own(tmp_path, RLOO + "# changed\n")
+    assert micro(f"rule={text}") == cli.USAGE_ERROR
+    assert "holds a finished run of other code (that of the rule's file)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_elsewhere")

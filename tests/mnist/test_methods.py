@@ -15,9 +15,9 @@ from helpers.digits import DATA, SMALL
 from tpo_ref.study.chosen_rules import choose
 from tpo_ref.study.cli import commands as cli
 from tpo_ref.study.context import Context
-from tpo_torch import rules
 from tpo_torch.mnist import runs
-from tpo_torch.mnist.methods import GROUPINGS, METHODS, Method, act, resolve
+from tpo_torch.mnist.methods import GROUPINGS, RULES, Method, act, resolve
+from tpo_torch.mnist.table import METHODS
 
 MINE = """
 import numpy as np
@@ -39,21 +39,11 @@ def run(text: str, grouping: str, **context: Any) -> dict[str, np.ndarray]:
     return dict(runs.run(rule.method, SETTINGS, (3, 5), DATA, Context(rule=rule, grouping=grouping, **context)))
 
 
-@pytest.mark.parametrize("grouping", GROUPINGS)
-@pytest.mark.parametrize("rule", sorted(rules.RULES))
-def test_every_rule_gives_a_gradient(rule: str, grouping: str) -> None:
-    logits = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    labels = torch.tensor([[1, 2, 3, 4, 5, 6]] * 2)
-    feedback = act(logits, labels, torch.rand(2, 6, generator=torch.Generator().manual_seed(3)))
-    method = resolve(choose(rule), SETTINGS, grouping)
-    if method.rule.counts_successes and grouping == "classes":
-        with pytest.raises(ValueError, match="shift them, or use centred"):
-            method.losses(feedback)
-        return
-    losses = method.losses(feedback)
-    assert losses.shape == (2, 6)
-    (g,) = torch.autograd.grad(losses.mean(-1).sum(), logits)
-    assert bool(torch.isfinite(g).all())
+@pytest.mark.parametrize("grouping", [g for g in GROUPINGS if g != "batch"])
+def test_a_rule_that_divides_by_successes_refuses_what_is_below_zero(grouping: str) -> None:
+    feedback = act(torch.zeros(2, 6, 10), torch.zeros(2, 6, dtype=torch.long), torch.full((2, 6), 0.5))
+    with pytest.raises(ValueError, match="shift them, or use centred"):
+        resolve(choose("maxrl"), SETTINGS, grouping).losses(feedback)
 
 
 def test_the_general_form_of_tpo_has_the_gradient_of_its_fast_form() -> None:
@@ -106,8 +96,21 @@ def test_unknown_names_and_groupings_are_answered_with_the_nearest() -> None:
         resolve("tpp", SETTINGS)
     with pytest.raises(ValueError, match="did you mean 'classes'"):
         resolve(choose("pg"), SETTINGS, "class")
-    for name in METHODS:
-        assert resolve(name, SETTINGS).rule
+    assert tuple(RULES) == METHODS
+
+
+def test_a_figure_draws_a_rule_beside_a_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "load_data", lambda: DATA)
+    mine(tmp_path)
+    words = ["figure", "mnist", "--rule", "my.py:mine", "--methods", "tpo", "--scale", "smoke", "--seeds", "1"]
+    code = cli.run(words)
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert {path.name.partition("-")[0] for path in (tmp_path / "runs/mnist").glob("*.json")} == {"mine", "tpo"}
+    assert list(tmp_path.rglob("*.png"))
 
 
 def test_the_command_keeps_the_digest(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from tpo_ref.study.chosen_rules import ChosenRule, choose, parsed
 from tpo_ref.study.results import Key
 from tpo_torch import rules as mirror
 
+ROOT = Path(__file__).parents[2]
 MINE = """
 import numpy as np
 
@@ -142,3 +146,81 @@ def test_the_list_names_every_option_with_its_meaning() -> None:
     for entry in entries.values():
         assert set(entry.options) == set(entry.meanings)
         assert entry.source
+
+
+def test_results_of_decimal_options_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    paths = {
+        Key("needle", choose(text).method, Needle(), (0,), "cpu", choose(text), "group")
+        .path(tmp_path)
+        .with_suffix(".npz")
+        for text in ("grpo,epsilon=0.1", "grpo,epsilon=0.2", "grpo,epsilon=0.25", "tpo,eta=1e-3")
+    }
+    assert len(paths) == 4
+    assert all(path.parent == tmp_path / "needle" for path in paths)
+
+
+def test_a_function_with_the_name_of_a_rule_of_ours_is_not_shown_as_that(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(MINE.replace("def mine", "def tpo"), encoding="utf-8")
+    chosen = choose(f"{tmp_path / 'my.py'}:tpo")
+    assert chosen.method == chosen.build(rules).label == chosen.build(mirror).label == "my.tpo"
+    assert len(Choices(rule=("tpo", f"{tmp_path / 'my.py'}:tpo")).rules) == 2
+
+
+def test_options_hold_lists_and_words_and_fit_into_a_file_name(tmp_path: Path) -> None:
+    text = MINE.replace("strength=1.0", "weights=(1, 2), kind='a'")
+    text = text.replace("-strength *", "-weights[0] * (1 if kind else 0) *")
+    chosen = choose(written(tmp_path, text) + ",weights=[3,4],kind=a/b")
+    assert chosen.options == {"weights": [3, 4], "kind": "a/b"}
+    assert chosen.method == "mine-weights=_3__4_-kind=a_b"
+
+
+def test_neighbours_are_found_and_count_in_the_digest(tmp_path: Path) -> None:
+    """Each in a process of its own: a module that is imported stays as it was."""
+    (tmp_path / "my.py").write_text(
+        HEAD.replace("import numpy as np", "import sign_of_mine") + "return sign_of_mine.SIGN * 0 * scores\n",
+        encoding="utf-8",
+    )
+    digests = []
+    for sign in ("1", "-1"):
+        (tmp_path / "sign_of_mine.py").write_text(f"SIGN = {sign}\n", encoding="utf-8")
+        place = f"{tmp_path / 'my.py'}:mine"
+        code = f"from tpo_ref.study.chosen_rules import choose; print(choose({place!r}).sha256)"
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        digests.append(done.stdout.strip())
+    assert len(set(digests)) == 2
+    assert all(len(digest) == 64 for digest in digests)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return None", "got None, expected an array; does the function return it"),
+        ("return scores > 0", "got booleans, expected real numbers"),
+        ("raise SystemExit(3)", "mine raised SystemExit: 3"),
+    ],
+)
+def test_slips_are_named(tmp_path: Path, body: str, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        choose(written(tmp_path, HEAD + body + "\n"))
+
+
+def test_a_class_or_a_file_alone_is_answered_with_what_to_give(tmp_path: Path) -> None:
+    text = "class mine:\n    def __call__(self, logp, logp_old, scores, mask, lengths):\n        return 0 * logp\n"
+    with pytest.raises(TypeError, match="give an instance of the class"):
+        choose(written(tmp_path, text))
+    with pytest.raises(ValueError, match="say which function of the file"):
+        choose(str(tmp_path / "my.py"))
+
+
+def test_what_a_rule_prints_goes_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choose(written(tmp_path, HEAD + "print('hello'); return 0 * logp\n"))
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "hello" in shown.err

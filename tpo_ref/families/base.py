@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -51,8 +51,24 @@ def option(default: Any, check: Callable[[str, Any], Any], meaning: str) -> Any:
     return field(default=default, metadata={"check": check, "meaning": meaning})
 
 
-def anything(name: str, x: Any) -> Any:
-    """A field that is not checked."""
+def text(name: str, x: Any) -> Any:
+    """A word."""
+    if not isinstance(x, str):
+        raise TypeError(f"{name}: got {x!r}, expected a word")
+    return x
+
+
+def function(name: str, x: Any) -> Any:
+    """What can be called."""
+    if not callable(x):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a function")
+    return x
+
+
+def options(name: str, x: Any) -> Any:
+    """Values by their names."""
+    if not isinstance(x, Mapping):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a dict of values by name")
     return x
 
 

@@ -8,19 +8,27 @@ of each group in logp, (…, K). It is tried on random groups before anything ru
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import inspect
+import os
+import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tpo_ref import rules
 from tpo_ref.checks import unknown
-from tpo_ref.study import entries, files, user_files
+from tpo_ref.study import entries, styles, user_files
 from tpo_ref.study.entries import RULES_GROUP
 
+# What no part of a file name should have.
+UNFIT = r"[^\w.=+-]"
 # What stands between the parts of a rule's text.
 FILE, SEPARATOR, EQUALS = ":", ",", "="
 ARGUMENTS = ("logp", "logp_old", "scores", "mask", "lengths")
@@ -51,7 +59,7 @@ class ChosenRule:
     @property
     def method(self) -> str:
         """The name of the method that it makes, fit to be part of a file name."""
-        return _method(self.name, self.options)
+        return method_of(self.text)
 
     def record(self) -> dict[str, object]:
         """What a stored result says of it."""
@@ -74,20 +82,32 @@ def choose(text: str) -> ChosenRule:
     >>> choose("grpo,epsilon=0.1").build(rules).epsilon
     0.1
     """
+    path = file_of(text)
+    stamp = None if path is None or not path.is_file() else (path.stat().st_mtime_ns, path.stat().st_size)
+    return _choose(text, os.getcwd(), stamp)
+
+
+@functools.cache
+def _choose(text: str, folder: str, stamp: object) -> ChosenRule:
+    """The rule of a text, once for a state of its file."""
     place, options = parsed(text)
     path, colon, name = place.rpartition(FILE)
     if colon:
         return _of_file(text, Path(path), name, options)
+    if place.endswith(".py"):
+        raise ValueError(f"rule: got {text!r}, expected {place}{FILE}FUNCTION; say which function of the file")
     points = {point.name: point for point in entries.points(RULES_GROUP)}
     if place not in (*rules.RULES, *rules.ALIASES):
         if place not in points:
             names = (*rules.RULES, *rules.ALIASES, *points)
             raise ValueError(f"{unknown('rule', place, names)}; a function of yours is FILE.py:FUNCTION")
-        function = entries.load(points[place])
-        rule = ChosenRule(
-            text, place, options, _function(place, function), None, _sees_batch(function), _digest(function)
+        own = _function(place, entries.load(points[place]))
+        module = sys.modules.get(getattr(own, "__module__", None) or points[place].module)
+        return _checked(ChosenRule(text, place, options, own, None, _sees_batch(own)), module)
+    if place in points:
+        raise ValueError(
+            f"{RULES_GROUP}: {place} = {points[place].value} has the name of a rule of ours; {entries.REMEDY}"
         )
-        return _checked(rule)
     rules.named(place, **options)
     return ChosenRule(text, rules.ALIASES.get(place, place), options)
 
@@ -127,11 +147,14 @@ def method_of(text: str) -> str:
     ('tpo_ratio-eta=0.5', 'mine')
     """
     place, options = parsed(text)
-    return _method(place.rpartition(FILE)[2] if FILE in place else rules.ALIASES.get(place, place), options)
-
-
-def _method(name: str, options: Mapping[str, Any]) -> str:
-    return "-".join([name, *(f"{option}{EQUALS}{value}" for option, value in options.items())])
+    path, colon, name = place.rpartition(FILE)
+    if not colon:
+        name = rules.ALIASES.get(place, place)
+    elif name in (*rules.RULES, *rules.ALIASES, *styles.STYLES):
+        # A function that has the name of a rule of ours is not shown as that.
+        name = f"{Path(path).stem}.{name}"
+    words = [name, *(f"{option}{EQUALS}{value}" for option, value in options.items())]
+    return re.sub(UNFIT, "_", "-".join(words))
 
 
 def file_of(text: str) -> Path | None:
@@ -170,7 +193,7 @@ def parsed(text: str) -> tuple[str, dict[str, Any]]:
     """
     if not isinstance(text, str):
         raise TypeError(f"rule: got {text!r}, expected NAME or FILE.py:FUNCTION, with ,OPTION=VALUE after it")
-    place, *parts = text.split(SEPARATOR)
+    place, *parts = _split(text)
     options: dict[str, Any] = {}
     for part in parts:
         name, equals, value = part.partition(EQUALS)
@@ -182,6 +205,22 @@ def parsed(text: str) -> tuple[str, dict[str, Any]]:
     if not place:
         raise ValueError(f"rule: got {text!r}, expected NAME or FILE.py:FUNCTION first")
     return place, options
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas, but for those in brackets.
+
+    >>> _split("my.py:mine,weights=[1,2],power=2")
+    ['my.py:mine', 'weights=[1,2]', 'power=2']
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == SEPARATOR and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _literal(value: str) -> Any:
@@ -203,16 +242,7 @@ def _of_file(text: str, path: Path, name: str, options: Mapping[str, Any]) -> Ch
             else ValueError(f"{path}: found no function {name!r}; define {name}{SIGNATURE}")
         )
     function = _function(str(path), getattr(module, name))
-    return _checked(ChosenRule(text, name, options, function, path, _sees_batch(function), files.sha256(path)))
-
-
-def _digest(function: Any) -> str:
-    """SHA-256 of the file that a function comes from, empty where there is none."""
-    try:
-        source = inspect.getsourcefile(function)
-    except TypeError:
-        source = None
-    return files.sha256(Path(source)) if source else ""
+    return _checked(ChosenRule(text, name, options, function, path, _sees_batch(function)), module)
 
 
 def _function(where: str, function: Any) -> Callable[..., Any]:
@@ -229,8 +259,16 @@ def _sees_batch(function: Any) -> bool:
 # -- what a function must do ------------------------------------------------------------------------------------------
 
 
-def _checked(rule: ChosenRule) -> ChosenRule:
-    """The rule; TypeError, ValueError where its function does on random groups what no rule may."""
+def _checked(rule: ChosenRule, module: ModuleType | None) -> ChosenRule:
+    """The rule with its digest; TypeError, ValueError where its function does on random groups what no rule may."""
+    # What it prints is no part of what a command prints.
+    with contextlib.redirect_stdout(sys.stderr):
+        _try(rule)
+    # Now that it has run, and has imported all that it imports.
+    return replace(rule, sha256="" if module is None else user_files.digest(module))
+
+
+def _try(rule: ChosenRule) -> None:
     _check_options(rule)
     rng = np.random.default_rng(TRIED_SEED)
     shape = (TRIED_GROUPS, TRIED_CANDIDATES)
@@ -253,7 +291,7 @@ def _checked(rule: ChosenRule) -> ChosenRule:
     moved = _gradient(rule, {name: x[:, order] for name, x in given.items()})
     _require(rule, _close(moved, g[:, order]), "depends on the order of the candidates; the group is a set")
     if rule.batch:
-        return rule
+        return
     rows = [_gradient(rule, {name: x[i] for name, x in given.items()}) for i in range(TRIED_GROUPS)]
     _require(
         rule,
@@ -263,7 +301,6 @@ def _checked(rule: ChosenRule) -> ChosenRule:
     without = _gradient(rule, {name: x[0][mask[0]] for name, x in given.items()})
     _require(rule, _close(without, g[0][mask[0]]), "lets a masked candidate count; leave out where mask is False")
     _gradient(rule, {name: x[:, 1:2] for name, x in given.items()})
-    return rule
 
 
 def _gradient(rule: ChosenRule, given: Mapping[str, Any]) -> Any:
@@ -292,7 +329,8 @@ def _check_options(rule: ChosenRule) -> None:
     try:
         inspect.signature(rule.function).bind(*ARGUMENTS, **rule.options)
     except TypeError as error:
-        raise TypeError(f"{_where(rule)}: {error}; define {rule.name}{SIGNATURE}") from error
+        hint = "; give an instance of the class" if inspect.isclass(rule.function) else ""
+        raise TypeError(f"{_where(rule)}: {error}; define {rule.name}{SIGNATURE}{hint}") from error
 
 
 def _where(rule: ChosenRule) -> str:

@@ -65,7 +65,9 @@ class Key:
             # So that results from before there were such rules keep their place.
             del plain["rule"]
         text = json.dumps(plain, sort_keys=True)
-        return out / self.experiment / f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
+        # A dot would be taken for the head of a suffix.
+        name = self.method if self.rule is None else self.method.replace(".", "_")
+        return out / self.experiment / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
 
 @dataclass(frozen=True)

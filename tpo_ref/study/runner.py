@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -139,7 +141,9 @@ def _compute(request: Request, key: Key, progress: MethodProgress, say: Callable
         key.grouping,
         lambda: joined([*before, Part(origin, time.perf_counter() - start)]),
     )
-    arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
+    # What a rule of the user's prints is no part of what a command prints.
+    with contextlib.redirect_stdout(sys.stderr) if key.rule is not None else contextlib.nullcontext():
+        arrays = request.experiment.run(key.method, key.settings, key.seeds, context)
     _check_arrays(request.experiment, key, arrays)
     result = storage.save(request.out, key, arrays, time.perf_counter() - start, resumed, origin, before)
     if checkpoint is not None:

@@ -19,6 +19,7 @@ from tpo_torch.llm.conversion import Conversion, convert, listing
 from tpo_torch.llm.fields import check_number, class_fields, default_of, unknown_field
 from tpo_torch.llm.layout import BatchLayout
 from tpo_torch.llm.options import LEVEL, LOSS_TYPE, SAME, batch_layout, check_option, refused_options
+from tpo_torch.llm.rule_groups import rule_of
 from tpo_torch.llm.selection import check_metric
 from tpo_torch.llm.target import ANCHORS, DIVERGENCES, SCALES, ZERO_VARIANCE, TargetSettings
 
@@ -172,7 +173,8 @@ class TargetPOConfig(GRPOConfig):  # type: ignore[misc]
             check_option(name, getattr(self, name))
             if option.ours is not SAME:
                 setattr(self, name, option.ours)
-        _ = self.target
+        # A file that names a rule is read here: what is wrong with it is found before a model is loaded.
+        rule_of(self.target)
         self._check_layout()
         check_metric(self)
         for old, new in RENAMED.items():

@@ -20,6 +20,7 @@ from tpo_ref.study.claims import around, better, final, first_step, per_seed
 from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Arrays, Catalogue, Claim, Experiment, Panel, Scale
 from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.mnist.table import ALIASES, METHODS
 
 FIG4A, FIG4B = "Fig. 4a", "Fig. 4b"
 
@@ -40,7 +41,6 @@ PAPER_UPDATES = 10_000
 TOP_BIN, TPO_TOP_GAIN, TPO_TOP_TOLERANCE = 3, 0.073, 0.002
 TOP_MIDPOINT = 0.875
 
-METHODS = ("tpo", "dg", "pg", "pg_batchnorm", "group_pg", "ce")
 SMOKE = MnistSettings(updates=400, mechanism_update=400)
 CPU = MnistSettings(updates=2_200)
 SCALES = {
@@ -126,8 +126,8 @@ EXPERIMENTS = (
         x_label="update",
         extra="torch",
         devices=True,
-        aliases={"grpo": "pg_batchnorm"},
-        groupings=("classes", "batch"),
+        aliases=ALIASES,
+        groupings=("classes", "sampled", "batch", "batch-baseline"),
     ),
     Experiment(
         id="mnist-mechanism",

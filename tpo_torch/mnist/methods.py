@@ -15,6 +15,7 @@ from tpo_ref.study.protocol import unknown
 from tpo_torch import rules
 from tpo_torch.families.tilted import Tpo
 from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.mnist.table import own_name
 from tpo_torch.rules import CANDIDATES, Rule
 from tpo_torch.single import tpo_single_loss, tpo_single_target
 from tpo_torch.standardize import standardize
@@ -34,7 +35,7 @@ CLASSES, SAMPLED, SINGLE, LABELS, BATCH, BATCH_BASELINE = (
     "batch-baseline",
 )
 # What may make one for a rule that is not in the table, the usual one first.
-GROUPINGS = (CLASSES, BATCH)
+GROUPINGS = (CLASSES, SAMPLED, BATCH, BATCH_BASELINE)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def _against_the_others(feedback: Feedback, rule: Rule) -> Tensor:
     return tpo_single_loss(feedback.logp, target).squeeze(-1)
 
 
-METHODS: Mapping[str, Callable[[MnistSettings], Method]] = {
+# The rule and the group behind each name of the table.
+RULES: Mapping[str, Callable[[MnistSettings], Method]] = {
     "tpo": lambda s: Method(rules.named("tpo", eta=s.eta), SINGLE),
     "dg": lambda s: Method(rules.named("dg", baseline=0.0, dg_eta=s.dg_eta), BATCH_BASELINE),
     "pg": lambda s: Method(rules.named("pg", baseline=0.0), BATCH_BASELINE),
@@ -160,19 +162,6 @@ METHODS: Mapping[str, Callable[[MnistSettings], Method]] = {
     "group_pg": lambda s: Method(rules.named("group_pg", eta=s.eta), SAMPLED),
     "ce": lambda s: Method(rules.named("ce"), LABELS),
 }
-ALIASES: Mapping[str, str] = {"grpo": "pg_batchnorm"}
-
-
-def own_name(method: str) -> str:
-    """Return the method's own name; ValueError with the nearest names for an unknown one.
-
-    >>> own_name("grpo")
-    'pg_batchnorm'
-    """
-    name = ALIASES.get(method, method)
-    if name not in METHODS:
-        raise unknown("method of mnist", method, (*METHODS, *ALIASES))
-    return name
 
 
 def resolve(method: str | ChosenRule, settings: MnistSettings, grouping: str = "") -> Method:
@@ -184,7 +173,7 @@ def resolve(method: str | ChosenRule, settings: MnistSettings, grouping: str = "
     'single'
     """
     if isinstance(method, str):
-        return METHODS[own_name(method)](settings)
+        return RULES[own_name(method)](settings)
     if grouping and grouping not in GROUPINGS:
         raise unknown("grouping", grouping, GROUPINGS)
     return Method(method.build(rules), grouping or GROUPINGS[0])

@@ -28,8 +28,9 @@ from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.context import Context
 from tpo_ref.study.protocol import Arrays
 from tpo_torch.mnist import mechanism
-from tpo_torch.mnist.methods import act, own_name, resolve
+from tpo_torch.mnist.methods import act, resolve
 from tpo_torch.mnist.settings import MnistSettings
+from tpo_torch.mnist.table import own_name
 from tpo_torch.shared import checkpoint as checkpoints
 from tpo_torch.shared.data import CLASSES, Mnist, load_mnist
 from tpo_torch.shared.nets import PolicyMLP
@@ -65,7 +66,7 @@ def run(
 
     Every update: B images with replacement, a ~ π(·|x), r = 1{a = y}, b = Σ π², one Adam step on the mean loss.
 
-    Args: method, one of `methods.METHODS` or an alias, or what the context's rule is called; seeds, distinct and
+    Args: method, one of `table.METHODS` or an alias, or what the context's rule is called; seeds, distinct and
         non-negative; context, with a checkpoint written every 1,000 updates and at an interruption, from which a run
         started again continues bit for bit, and progress at each evaluation.
     Returns: update (E,), true updates from 0; test_error (S, E), greedy, share of all test images; train_reward

@@ -17,7 +17,7 @@ from tpo_torch.llm.layout import counted
 from tpo_torch.llm.options import batch_layout, check_option
 from tpo_torch.llm.program import pretrained, trackers
 from tpo_torch.llm.program.record import RULE_FILE, TASK_FILE, Folder, identity, rule_file, task_file
-from tpo_torch.llm.program.settings.sections import RULE, TINY, RunSettings, launcher_file
+from tpo_torch.llm.program.settings.sections import RULE, TARGET, TINY, RunSettings, launcher_file
 from tpo_torch.llm.program.settings.switching import GRPO
 from tpo_torch.llm.target import TargetSettings
 
@@ -104,12 +104,28 @@ def check(settings: RunSettings, out: Path, resume: bool = False, fresh: bool = 
         _check_values(settings, settings.processes or 1)
         raise
     model = None
-    if not finished:
+    if finished:
+        _check_same_files(settings, folder)
+    else:
         _check_values(settings, process_count())
         if settings.argument("use_vllm") and importlib.util.find_spec(VLLM) is None:
             raise Unavailable("trainer.use_vllm: got true, but vLLM is not installed; run `pip install vllm`")
         model = None if settings.model == TINY else pretrained.locate(settings.model, settings.model_revision)
     return Plan(settings, out, folder, model, resume, fresh, finished)
+
+
+def _check_same_files(settings: RunSettings, folder: Folder) -> None:
+    """ValueError where a finished run had another file of a task or rule; a rule's is not run unasked."""
+    record = folder.read()
+    digests = [(TASK_FILE, task_file, "task")]
+    if settings.rule_trusted or chosen_rules.file_of(settings.rule or TARGET) is None:
+        digests.append((RULE_FILE, rule_file, "rule"))
+    for name, digest, what in digests:
+        if record.get(name) != digest(settings):
+            raise ValueError(
+                f"{folder.path}: holds a finished run of other code (that of the {what}'s file); choose another "
+                "name=…, another --out, or --fresh to replace it"
+            )
 
 
 def _check_values(settings: RunSettings, processes: int) -> None:

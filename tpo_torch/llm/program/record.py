@@ -206,9 +206,8 @@ def task_file(settings: RunSettings) -> str | None:
 
 
 def rule_file(settings: RunSettings) -> str | None:
-    """The digest of the Python file of a user's own rule; None for the others."""
-    path = chosen_rules.file_of(settings.rule) if settings.rule else None
-    return files.sha256(path) if path is not None and path.is_file() else None
+    """The digest of the sources of a user's own rule, which is imported; None for the others."""
+    return chosen_rules.choose(settings.rule).sha256 or None if settings.rule else None
 
 
 def differing(stored: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:

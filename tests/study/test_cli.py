@@ -250,6 +250,17 @@ def test_demo_ends_with_a_table_and_pictures(
     assert Path(out.strip().splitlines()[-1]).exists()
 
 
+def test_demo_names_the_claims_that_do_not_hold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "STEPS", (demo.Step("toy", "paper", ""),))
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
+    _, out, _ = call(capsys, "demo")
+    assert "1 of 2" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("FAILS: toy, tpo: first step with error below 0.1")]
+    assert line.endswith("accepted 20 to 21")
+
+
 def test_demo_goes_on_without_what_is_unavailable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,10 +50,11 @@ class Scale(Generic[S]):
 
 @dataclass(frozen=True)
 class Claim:
-    """A published number, where it stands, the interval we accept at each scale, and how ours is computed.
+    """A published number, where it stands, the region we accept at each scale, and how ours is computed.
 
-    `accept` maps a scale to (low, high); a scale that is not there does not judge the claim. `mark` is where the
-    published number stands in the figure: (panel, x, y).
+    `accept` maps a scale to (low, high): two bounds that belong to the region, or one that does not, beside an infinite
+    one. A scale that is not there does not judge the claim. `mark` is where the published number stands in the figure:
+    (panel, x, y).
     """
 
     text: str

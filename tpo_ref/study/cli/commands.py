@@ -90,7 +90,7 @@ def compare_(
 
 
 def verify(ids: Ids = (), choices: CommonOptions = DEFAULTS, save: Save = None) -> int:
-    """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours.
+    """Judge every claim; exit code 1 when one fails, 2 when none is decided. Without ids: all, which takes hours.
 
     llm-exactness, alone: the gradient of the language-model trainer against the dense one, over layouts of the batch.
     """

@@ -188,7 +188,7 @@ def test_neighbours_are_found_and_count_in_the_digest(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-B", "-c", code],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},

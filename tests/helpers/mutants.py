@@ -113,6 +113,7 @@ LOWEST = "study.test_estimates.test_the_lowest_point_has_the_error_of_resampled_
 STEPS = "study.test_estimates.test_a_crossing_is_known_no_better_than_the_steps_it_is_read_at"
 LEAST = "study.test_tables.test_who_is_not_behind_is_named_with_the_smallest"
 FLOOR = "study.test_claims.test_a_point_below_its_floor_is_judged_at_the_floor"
+SEQUENCES = "reversal.test_own_rules.test_the_gradient_of_a_grouping_is_the_rules_written_out"
 PUBLISHED = "study.test_published.test_every_published_number_is_claimed_as_it_was_published"
 TOLERANCES = "study.test_published.test_the_region_of_a_claim_is_the_tolerance_of_its_number"
 DIRECTION = "bandits.test_groupings.test_a_direction_is_the_descent_of_the_rules_loss"
@@ -319,6 +320,39 @@ MUTANTS = (
         "arms all alike", "tpo_ref", "bandits.readable._exact_direction", "pi * descent", "descent", f"{EXPECTED}[pg]"
     ),
     Mutant("lost normaliser", "tpo_ref", "bandits.readable._through_softmax", "- pi *", "- 0 *", f"{EXPECTED}[dg]"),
+    # What makes a group on the sequence tasks.
+    Mutant(
+        "one batch of all seeds",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "by_seed = rule.whole_batch",
+        "by_seed = False",
+        f"{SEQUENCES}[reinforce_pp]",
+    ),
+    Mutant(
+        "a sum over prompts",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "if rule.reduction == CANDIDATES",
+        "if rule.reduction != CANDIDATES",
+        f"{SEQUENCES}[pg]",
+    ),
+    Mutant(
+        "a loss of the batch as one of a prompt",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "(len(old[0]) if rule.reduction == CANDIDATES else 1)",
+        "len(old[0])",
+        f"{SEQUENCES}[mpo]",
+    ),
+    Mutant(
+        "an answer's tokens for its prompts",
+        "tpo_torch",
+        "reversal.methods.Method.freeze",
+        "len(old[0])",
+        "len(old[0].T)",
+        f"{SEQUENCES}[rloo]",
+    ),
     # What makes a group on MNIST.
     Mutant(
         "dropped baseline", "tpo_torch", "mnist.methods._scores_of_action", "advantages", "rewards", f"{DIGITS}[tpo]"

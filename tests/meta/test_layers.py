@@ -241,7 +241,7 @@ def test_a_circle_is_seen_through_a_lazy_import(lazy: str) -> None:
 
 
 # What a clear run, the textbook form beside a fast engine, must not call: else their agreement would prove nothing.
-FAST = re.compile(r"\.(engine|runs|methods|mechanism)\b")
+FAST = re.compile(r"\.(engine|runs|methods|mechanism|rules|families)\b")
 
 
 def fast_imports(source: str) -> set[str]:
@@ -260,6 +260,8 @@ def test_a_clear_run_imports_nothing_of_its_engine(path: Path) -> None:
 
 def test_an_import_of_the_engine_is_seen() -> None:
     assert fast_imports("def f():\n    from tpo_torch.reversal.engine import merged")
+    assert fast_imports("from tpo_torch import rules")
+    assert fast_imports("from tpo_torch.families.tilted import Tpo")
     assert not fast_imports("if TYPE_CHECKING:\n    from tpo_torch.reversal.engine import Draws")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from benchmarks.gpu import reversal as gpu
+from tpo_ref.study.chosen_rules import choose
 from tpo_ref.study.context import Context
 from tpo_torch.reversal import runs
-from tpo_torch.reversal.engine.graph import garbage_collection_off
+from tpo_torch.reversal.engine.graph import Captured, garbage_collection_off
 from tpo_torch.reversal.engine.training import ReversalTraining
 from tpo_torch.reversal.settings import ReversalSettings
 from tpo_torch.reversal.table import TABLE as METHODS
@@ -114,3 +116,18 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
         runs.run("tpo", SMALL, (0, 1), Context(device="cuda", checkpoint=path, progress=stop))
     resumed = runs.run("tpo", SMALL, (0, 1), Context(device="cuda", checkpoint=path))
     np.testing.assert_array_equal(resumed["error"], whole["error"])
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_function_of_ones_own_is_not_recorded_and_trains_as_on_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "def mine(logp, logp_old, scores, mask, lengths):\n"
+        "    return -(scores - scores.mean(-1, keepdims=True)) * mask\n",
+        encoding="utf-8",
+    )
+    rule = choose(f"{tmp_path / 'my.py'}:mine")
+    short = replace(SMALL, horizon=3, group=4, episodes=6, precision="float64")
+    there, here = (runs.run("mine", short, (0, 1), Context(device=d, rule=rule)) for d in ("cuda", "cpu"))
+    np.testing.assert_allclose(there["error"], here["error"], atol=1e-9)
+    assert not isinstance(ReversalTraining(rule, short, (0,), torch.device("cuda")).start, Captured)

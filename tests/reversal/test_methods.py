@@ -106,7 +106,7 @@ def batch(method: str, seed: int, spread: float) -> tuple[Tensor, Tensor, Tensor
 
 def gradient(method: str, old: Tensor, scores: Tensor, logp: Tensor, given: ReversalSettings = SETTINGS) -> Tensor:
     """The gradient of the sum over groups of a method's losses: of their mean, times how many there are."""
-    found = resolve(method, given).gradient(logp, old, scores)
+    found = resolve(method, given).freeze(old, scores)(logp)
     assert found.shape == logp.shape
     return found * (logp.shape[1] if METHODS[method].samples == SINGLE else logp[0, ..., 0].numel())
 

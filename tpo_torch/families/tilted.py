@@ -20,8 +20,8 @@ def score_scale(name: str, x: str) -> str:
 
 @dataclass(frozen=True)
 class Tilted(Rule):
-    """What the rules that tilt by standardised scores share. A subclass gives `_tilted`, which takes u too,
-    and `_coefficients` where a closed form keeps more digits."""
+    """What the rules that tilt by standardised scores share. A subclass gives `_tilted`, a loss that takes u too, and
+    `_coefficients`, minus its gradient in closed form, which keeps more digits than autograd."""
 
     reduction = GROUP
     eta: float = option(1.0, checks.positive, "temperature of the tilt u/η")
@@ -45,8 +45,7 @@ class Tilted(Rule):
         return self._tilted(group, self._u(group))
 
     def _gradient(self, group: ScoredGroup) -> Tensor:
-        c = self._coefficients(group, self._u(group))
-        return super()._gradient(group) if c is None else 0.0 - c
+        return 0.0 - self._coefficients(group, self._u(group))
 
     def _u(self, group: ScoredGroup) -> Tensor:
         u = scale._scale_scores(group.scores, self.scale, group.mask, self.tau)
@@ -55,9 +54,8 @@ class Tilted(Rule):
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor | None:
-        """Minus the gradient in closed form; None where autograd's is as good."""
-        return None
+    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,9 @@ class TpoNoAnchor(Tilted):
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
         return variants._tpo_no_anchor_loss(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
+
+    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
+        return tpo._tpo_coefficients(group.logits, tpo._tpo_weights(u, self.eta, group.mask), group.mask)
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,9 @@ class GroupPg(Tilted):
 
     def _tilted(self, group: ScoredGroup, u: Tensor) -> Tensor:
         return pg._group_pg_loss(group.logp, u, self.eta)
+
+    def _coefficients(self, group: ScoredGroup, u: Tensor) -> Tensor:
+        return u / self.eta
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ class Weighted(Rule):
     def _loss(self, group: ScoredGroup) -> Tensor:
         return pg._pg_loss(group.logp, self._advantages(group))
 
+    def _gradient(self, group: ScoredGroup) -> Tensor:
+        return -self._advantages(group)
+
     def _advantages(self, group: ScoredGroup) -> Tensor:
         raise NotImplementedError
 

@@ -30,23 +30,33 @@ class Method:
     sampling: Sampling
     rule: Rule
 
-    def gradient(self, logp: Tensor, old: Tensor, scores: Tensor) -> Tensor:
-        """Gradient of the mean over prompts of the rule's losses, summed over the candidates of a group.
+    def freeze(self, old: Tensor, scores: Tensor) -> Callable[[Tensor], Tensor]:
+        """Check a batch once; of later log-probabilities, what is returned gives the gradient of the mean over prompts.
 
-        Args: logp, old, scores, as `table.Sampling` says; each seed is a batch of its own. Returns: the same shape,
-            detached; exactly 0 in a group without a signal where logp is old and the rule tilts (deviation D57).
+        The mean is of the rule's losses, each summed over the candidates of its group; each seed is a batch of its own.
+
+        Args: old, scores, as `table.Sampling` says. Returns: a function of log-probabilities of that shape, to the
+            same, detached; exactly 0 in a group without a signal where they are old and the rule tilts (deviation D57).
+        Raises: TypeError, ValueError as `Rule.gradient`.
         """
-        if self.sampling.samples == SINGLE:
-            # The prompts at one position are the group.
-            logp, old, scores = (x.mT for x in (logp, old, scores))
-        if self.rule.whole_batch:
-            g = torch.stack([self.rule.gradient(*seed) for seed in zip(logp, old, scores, strict=True)])
-        else:
-            g = self.rule.gradient(logp, old, scores)
-        if self.sampling.samples == SINGLE:
-            # A sum over prompts becomes their mean; one loss of all of them is that already.
-            return g.mT / (g.shape[-1] if self.rule.reduction == CANDIDATES else 1)
-        return g / g[0, ..., 0].numel()
+        rule, single = self.rule, self.sampling.samples == SINGLE
+        by_seed = rule.whole_batch
+        # Of single answers, those to all prompts are a group at each position.
+        pair = [x.mT if single else x for x in (old, scores)]
+        batches = list(zip(*pair, strict=True)) if by_seed else [(pair[0], pair[1])]
+        groups = [rules.checked(rule, x, x, s) for x, s in batches]
+        # A sum over prompts becomes their mean; one loss of all of them is that already.
+        count = (len(old[0]) if rule.reduction == CANDIDATES else 1) if single else old[0, ..., 0].numel()
+
+        def gradient(logp: Tensor) -> Tensor:
+            now = logp.detach().mT if single else logp.detach()
+            parts = zip(groups, now if by_seed else [now], strict=True)
+            each = [rule._gradient(group._replace(logp=x)) for group, x in parts]
+            # Plus zero, so that nothing is −0.
+            g = (torch.stack(each) if by_seed else each[0]) / count + 0.0
+            return g.mT if single else g
+
+        return gradient
 
 
 def _grpo(name: str, **options: float) -> Callable[[ReversalSettings], Rule]:

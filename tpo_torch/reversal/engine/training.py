@@ -92,12 +92,14 @@ class ReversalTraining:
         """Sample, score, and take the method's gradient steps; draws are on the device."""
         rollout = self.generate(self.net, draws)
         scores, figures = self.score(draws.prompts, rollout)
-        old = None
+        gradients: Callable[[Tensor], Tensor] | None = None
         for epoch in range(self.settings.epochs or self.sampling.epochs):
             logp = self.logp(rollout, self.net(rollout.layout))
-            # The snapshot is the first pass itself: there a ratio is exactly 1, p exactly p_old (deviation D57).
-            old = logp.detach() if old is None else old
-            gradient = self.method.gradient(logp.detach(), old, scores)
+            if gradients is None:
+                # The snapshot is the first pass itself: there a ratio is exactly 1, p exactly p_old (deviation D57).
+                old = logp.detach()
+                gradients = self.method.freeze(old, scores)
+            gradient = gradients(logp)
             self.optimizer.zero_grad(set_to_none=True)
             # The seeds share no parameter, so the gradient of the sum is each seed's own.
             torch.autograd.backward(logp, gradient)

@@ -30,6 +30,9 @@ class ClosedForm:
     def time_misalignment(self, backend: str) -> None:
         self.module.cosine_misalignment(self.pi, self.logits)
 
+    def time_misalignment_floor(self, backend: str) -> None:
+        self.module.misalignment_floor(self.pi)
+
     def track_app_c_tpo_over_softmax(self, backend: str) -> float:
         return ratio(lambda: self.module.app_c_tpo(self.pi, self.label), lambda: self.simplex.softmax(self.logits))
 

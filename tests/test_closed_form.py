@@ -161,6 +161,32 @@ def test_golden_cosine(backend: Backend) -> None:
     np.testing.assert_allclose(found, GOLDEN["cos"], rtol=1e-14)
 
 
+@pytest.mark.paper("Fig. 2")
+@given(arms=st.integers(2, 60), p=st.sampled_from(PROBABILITIES), longer=st.floats(1, 1e3))
+def test_the_guard_hides_no_more_than_the_floor(backend: Backend, arms: int, p: float, longer: float) -> None:
+    pi = policies(np.random.default_rng(arms), arms, p)
+    h = pi[0] * (np.eye(arms)[0] - pi)
+    hidden = backend.call("closed_form.cosine_misalignment", longer * h, h)
+    floor = backend.call("closed_form.misalignment_floor", np.array([1 - p]))[0]
+    assert hidden <= floor + 1e-14
+    # With two arms, and no longer than the oracle, it is half of the floor: ‖v‖² = 2ε².
+    if arms == 2 and longer == 1 and 0.01 < p < 0.99:
+        assert hidden == pytest.approx(floor / 2, rel=1e-4)
+
+
+def test_the_floor_is_known_where_the_paper_plots_below_it(backend: Backend) -> None:
+    # 1e-12/ε²: at ε = 5e-5, the error of TPO at the last step of Fig. 2, four parts in ten thousand are the guard.
+    floor = backend.call("closed_form.misalignment_floor", np.array([5e-5, 1e-6, 0.0, 1.0]))
+    np.testing.assert_allclose(floor, [4e-4, 1, 1, 1], rtol=2e-4)
+
+
+@pytest.mark.reads_values
+@pytest.mark.parametrize("error", [1.5, -0.1, np.nan])
+def test_a_floor_is_asked_of_an_error(backend: Backend, error: float) -> None:
+    with pytest.raises(ValueError, match="error: got"):
+        backend.call("closed_form.misalignment_floor", np.array([error]))
+
+
 @pytest.mark.paper("Fig. 8")
 @pytest.mark.parametrize(("horizon", "error"), [(4, 0.604), (7, 0.8855), (8, 0.9338), (10, 0.981)])
 def test_no_anchor_root_is_the_plateau_of_the_paper(horizon: int, error: float) -> None:

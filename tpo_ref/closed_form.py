@@ -228,6 +228,24 @@ def cosine_misalignment(g: ArrayLike, h: ArrayLike) -> Floats:
     return np.asarray(1 - (g * h).sum(-1) / lengths)
 
 
+def misalignment_floor(error: ArrayLike) -> Floats:
+    """Bound on what the guard alone adds to the misalignment of a direction to the oracle π(y)(e_y − π).
+
+    Paper: Fig. 2
+
+    1e-12/‖π(y)(e_y − π)‖² ≤ 1e-12/((1 − ε)ε)² with ε = 1 − π(y), at most 1: so far apart are two parallel
+    directions said to be, the first no shorter than the oracle. What is smaller cannot be told from 0. An oracle that
+    is longer, such as e_y − π, or several contexts taken jointly, has a lower floor (deviation D85).
+
+    Args: error ε (…, N), 1 − π(y). Returns: (…, N), in (0, 1]. Raises: TypeError, ValueError unless 0 ≤ ε ≤ 1.
+
+    >>> misalignment_floor([0.5, 0.0]).tolist()
+    [1.6e-11, 1.0]
+    """
+    error = checks.probabilities("error", error)
+    return np.asarray(COSINE_FLOOR / np.maximum(((1 - error) * error) ** 2, COSINE_FLOOR))
+
+
 def no_anchor_root(horizon: int, vocab: int = 2, group_size: int = 8, eta: float = 1.0) -> float:
     """Error at which TPO without its anchor comes to rest, among V^H symmetric answers with one correct.
 

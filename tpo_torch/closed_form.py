@@ -221,6 +221,24 @@ def cosine_misalignment(g: Tensor, h: Tensor) -> Tensor:
     return 1 - (g * h).sum(-1) / lengths
 
 
+def misalignment_floor(error: Tensor) -> Tensor:
+    """Bound on what the guard alone adds to the misalignment of a direction to the oracle π(y)(e_y − π).
+
+    Paper: Fig. 2
+
+    1e-12/‖π(y)(e_y − π)‖² ≤ 1e-12/((1 − ε)ε)² with ε = 1 − π(y), at most 1: so far apart are two parallel
+    directions said to be, the first no shorter than the oracle. What is smaller cannot be told from 0. An oracle that
+    is longer, such as e_y − π, or several contexts taken jointly, has a lower floor (deviation D85).
+
+    Args: error ε (…, N), 1 − π(y). Returns: (…, N), in (0, 1]. Raises: TypeError, ValueError unless 0 ≤ ε ≤ 1.
+
+    >>> misalignment_floor(torch.tensor([0.5, 1e-4, 0.0]))
+    tensor([1.6000e-11, 1.0002e-04, 1.0000e+00])
+    """
+    error = checks.probabilities("error", error)
+    return COSINE_FLOOR / (((1 - error) * error) ** 2).clamp(min=COSINE_FLOOR)
+
+
 def _saturating(t: Tensor, log_factor: float) -> Tensor:
     # t(Λ − 1)/(1 − t + Λt), divided through by Λ, which may overflow.
     top, bottom = -math.expm1(-log_factor) * t, t + (1 - t) * math.exp(-log_factor)

@@ -99,6 +99,20 @@ SINGLE_GRADIENT = "test_single.test_loss_and_gradient_are_those_of_two_outcomes"
 SINGLE_MASKED = "test_single_numerics.test_a_masked_sample_may_hold_anything_and_is_zero"
 SINGLE_GRAPH = "test_single_numerics.test_the_graph_reaches_the_current_policy_only"
 DG = "test_dg.test_gradient_is_the_gated_advantage"
+ONE_SIDE = "study.test_judging.test_a_claim_to_one_side_needs_more_than_its_noise"
+TWO_SIDES = "study.test_judging.test_a_claim_to_two_sides_needs_a_small_error"
+TIE = "study.test_judging.test_a_tie_is_not_better"
+ONE_SEED = "study.test_judging.test_one_seed_decides_nothing_however_clear"
+STUDENT = "study.test_judging.test_an_interval_is_students_or_clopper_and_pearsons"
+SHARE = "study.test_judging.test_a_share_is_judged_by_its_count"
+HOLM = "study.test_judging.test_many_claims_are_decided_as_holm_says"
+STEP_DOWN = "study.test_judging.test_the_clearest_claim_is_decided_first_and_makes_room_for_the_next"
+NEVER = "study.test_estimates.test_a_level_never_reached_has_an_error_only_when_no_resample_reaches_it"
+OWN_CENTRE = "study.test_estimates.test_a_medians_crossing_is_resampled_by_the_median"
+LOWEST = "study.test_estimates.test_the_lowest_point_has_the_error_of_resampled_lowest_points"
+STEPS = "study.test_estimates.test_a_crossing_is_known_no_better_than_the_steps_it_is_read_at"
+LEAST = "study.test_tables.test_who_is_not_behind_is_named_with_the_smallest"
+FLOOR = "study.test_claims.test_a_point_below_its_floor_is_judged_at_the_floor"
 SEQUENCES = "reversal.test_own_rules.test_the_gradient_of_a_grouping_is_the_rules_written_out"
 PUBLISHED = "study.test_published.test_every_published_number_is_claimed_as_it_was_published"
 TOLERANCES = "study.test_published.test_the_region_of_a_claim_is_the_tolerance_of_its_number"
@@ -166,6 +180,90 @@ MUTANTS = (
     ),
     Mutant(
         "temperature upside down", "tpo_torch", "diagnostics.anchor._anchor_dominance", "sd * eta", "sd / eta", FIGURES
+    ),
+    # The rules of judgement, one mutant in each.
+    Mutant(
+        "noise ignored to one side",
+        "tpo_ref",
+        "study.judging.word",
+        "a > low, b <= low",
+        "(a + b) / 2 > low, b <= low",
+        ONE_SIDE,
+    ),
+    Mutant(
+        "noise ignored to two sides",
+        "tpo_ref",
+        "study.judging.word",
+        "low <= a and b <= high",
+        "low <= (a + b) / 2 <= high",
+        TWO_SIDES,
+    ),
+    Mutant(
+        "noise ignored in a failure",
+        "tpo_ref",
+        "study.judging.word",
+        "b < low or a > high",
+        "a < low or b > high",
+        TWO_SIDES,
+    ),
+    Mutant("a tie is better", "tpo_ref", "study.judging.word", "a > low, b <= low", "a >= low, b < low", TIE),
+    Mutant(
+        "one seed decides",
+        "tpo_ref",
+        "study.judging._decides",
+        "estimate.n >= FEWEST_SEEDS",
+        "estimate.n >= 1",
+        ONE_SEED,
+    ),
+    Mutant(
+        "two standard errors for every n", "tpo_ref", "study.judging.interval", "estimate.n - 1)", "10**6)", STUDENT
+    ),
+    Mutant(
+        "a share taken for a mean", "tpo_ref", "study.judging.interval", "isinstance(estimate, Share)", "False", SHARE
+    ),
+    Mutant(
+        "no correction for many claims", "tpo_ref", "study.judging.judge", "(1 - level) / left", "(1 - level) / 1", HOLM
+    ),
+    Mutant("corrected for all claims alike", "tpo_ref", "study.judging.judge", "left -= 1", "left -= 0", STEP_DOWN),
+    Mutant(
+        "taken as they come", "tpo_ref", "study.judging.judge", "key=doubts.__getitem__", "key=lambda i: i", STEP_DOWN
+    ),
+    Mutant(
+        "never reached, never failed",
+        "tpo_ref",
+        "study.estimates.first_below",
+        "0.0 if never.all()",
+        "math.nan if never.all()",
+        NEVER,
+    ),
+    Mutant(
+        "a median resampled by the mean",
+        "tpo_ref",
+        "study.estimates.first_below",
+        "_resampled(curves, centre)",
+        "_resampled(curves, np.mean)",
+        OWN_CENTRE,
+    ),
+    Mutant("few seeds resampled too narrowly", "tpo_ref", "study.estimates.widened", "n / (n - 1)", "1.0", LOWEST),
+    Mutant("a crossing known to no step", "tpo_ref", "study.estimates._rounding", "* ROUNDING", "* 0", STEPS),
+    Mutant(
+        "a small difference counts", "tpo_ref", "study.tables.ranking", "LEAST_SHARE * best.auc.value", "0.0", LEAST
+    ),
+    Mutant(
+        "a tie is behind",
+        "tpo_ref",
+        "study.tables.ranking",
+        "(judging.FAILS, judging.UNCLEAR)",
+        "(judging.FAILS, judging.HOLDS)",
+        LEAST,
+    ),
+    Mutant(
+        "a floor left out",
+        "tpo_ref",
+        "study.claims.at_step",
+        "curves if floor is None else",
+        "curves if True else",
+        FLOOR,
     ),
     # A number of the paper that is another in the experiments.
     Mutant(

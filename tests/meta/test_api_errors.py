@@ -58,7 +58,7 @@ EXAMPLES: dict[str, Any] = {
     **dict.fromkeys(("logp", "logits", "x"), LOGP),
     **dict.fromkeys(("logp_old", "logp_ref", "y"), OTHER),
     **dict.fromkeys(("scores", "u", "advantages", "values", "coefficients"), SCORES),
-    **dict.fromkeys(("p", "pi", "q", "w", "target", "r"), np.exp(OTHER)),
+    **dict.fromkeys(("p", "pi", "q", "w", "target", "r", "error"), np.exp(OTHER)),
     **dict.fromkeys(("g", "h", "matrix", "gradient", "momentum", "first"), MATRIX),
     "second": MATRIX**2,
     "mask": np.ones((2, 3), dtype=bool),

@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, Any] = {
     "tokens": torch.tensor([[1, 2], [1, 3], [1, 2], [4, 4]]).expand(*SHAPE, 2),
     "second": DISTRIBUTION,
     "step": 1,
-    **dict.fromkeys(("p", "q", "r", "w", "pi"), DISTRIBUTION),
+    **dict.fromkeys(("p", "q", "r", "w", "pi", "error"), DISTRIBUTION),
     "mask": torch.ones(SHAPE, dtype=torch.bool),
     "accepted": BINARY.bool(),
     "lengths": torch.tensor([[1, 2, 3, 4]]).expand(SHAPE),

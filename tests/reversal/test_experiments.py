@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tpo_ref.closed_form import no_anchor_root
-from tpo_ref.study import claims, suites
-from tpo_ref.study.protocol import Claim
+from tpo_ref.study import claims, judging, suites
+from tpo_ref.study.protocol import Claim, Results
 from tpo_ref.study.registry import EXPERIMENTS, SUITES
 from tpo_ref.study.runner import Request, ensure
 from tpo_ref.study.styles import STYLES
@@ -22,6 +22,11 @@ from tpo_torch.reversal.settings import ALIASES
 REVERSAL = {name: e for name, e in EXPERIMENTS.items() if e.run is setup._run}
 # A smoke test is over in seconds when it is no larger than this.
 LARGEST = {"horizon": 4, "batch": 16, "group": 4, "episodes": 20}
+
+
+def judged(claim: Claim, scale: str, results: Results) -> str:
+    (judgement,) = judging.judge([claim.statistic(results)], [claim.accept[scale]])
+    return judgement.word
 
 
 def find(name: str, text: str) -> Claim:
@@ -97,8 +102,7 @@ def test_never_means_that_the_mean_stays_above() -> None:
     (claim,) = [c for c in EXPERIMENTS["table2-sequential-copy"].claims() if c.methods == ("ppo",)]
     for lowest, word in ((0.3, claims.HOLDS), (0.005, claims.FAILS)):
         curves = np.array([[1.0, lowest, 0.5], [1.0, lowest, 0.5]])
-        verdict = claims.Verdict(claim, *claim.accept["paper"], claim.statistic({"ppo": {"error": curves}}))
-        assert verdict.word == word
+        assert judged(claim, "paper", {"ppo": {"error": curves}}) == word
     # One seed below is not the mean below.
     mixed = {"ppo": {"error": np.array([[1.0, 0.0], [1.0, 0.5]])}}
     assert claim.statistic(mixed).value == 0.25
@@ -118,7 +122,7 @@ def test_solved_seeds_are_judged_by_what_their_count_leaves_open() -> None:
 def test_the_ratio_form_is_judged_to_both_sides(difference: float, word: str) -> None:
     claim = find("terminal-h4", "AUC(tpo_ratio) − AUC(tpo) of error")
     results = {"tpo": {"error": np.full((3, 5), 0.5)}, "tpo_ratio": {"error": np.full((3, 5), 0.5 + difference)}}
-    assert claims.Verdict(claim, *claim.accept["cpu"], claim.statistic(results)).word == word
+    assert judged(claim, "cpu", results) == word
 
 
 def test_temperature_and_epochs_are_ordered_across_experiments() -> None:

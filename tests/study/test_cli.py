@@ -123,9 +123,9 @@ def test_verify_of_some_methods_and_seeds_says_what_it_leaves_out(
 ) -> None:
     chosen = ("--scale", "paper", "--methods", "tpo", "--seeds", "2", "--save", "saved")
     code, out, _ = call(capsys, "verify", "toy", *chosen)
-    assert code == 0
-    # The other claim is about both methods.
-    assert "1 claims at scale paper: 1 holds, 0 unclear, 0 FAILS. 1 more not judged" in out
+    # Two seeds leave it open, and the other claim is about both methods.
+    assert code == commands.UNDECIDED
+    assert "1 claims at scale paper: 0 holds, 1 unclear, 0 FAILS. 1 more not judged" in out
     assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == ["toy-paper-tpo-2seeds.png", "toy-tpo-2seeds.json"]
     assert (
         json.loads((tmp_path / "saved" / "toy-tpo-2seeds.json").read_text(encoding="utf-8"))["methods"][0]["seeds"] == 2
@@ -235,8 +235,9 @@ def test_list_folds_what_a_suite_announces(capsys: pytest.CaptureFixture[str]) -
 
 def test_verify_says_when_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "verify", "toy", "--scale", "smoke")
-    assert code == 0
-    assert "no claim is judged at scale smoke" in out
+    assert code == commands.UNDECIDED
+    assert "toy: no claim at scale smoke, which confirms nothing" in out
+    assert out.splitlines()[-1] == "no claim at scale smoke, which confirms nothing."
 
 
 def test_demo_ends_with_a_table_and_pictures(
@@ -247,6 +248,17 @@ def test_demo_ends_with_a_table_and_pictures(
     assert code == 0
     assert "2 of 2" in out
     assert Path(out.strip().splitlines()[-1]).exists()
+
+
+def test_demo_names_the_claims_that_do_not_hold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "STEPS", (demo.Step("toy", "paper", ""),))
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy.make(accept=(20.0, 21.0))})
+    _, out, _ = call(capsys, "demo")
+    assert "1 of 2" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("FAILS: toy, tpo: first step with error below 0.1")]
+    assert line.endswith("accepted 20 to 21")
 
 
 def test_demo_goes_on_without_what_is_unavailable(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpo_ref.bandits import experiments
-from tpo_ref.study import compare, estimates, files, registry, reports, results
+from tpo_ref.study import compare, estimates, files, formats, registry, reports, results
 from tpo_ref.study.cli import commands
 from tpo_ref.study.protocol import Experiment, Scale
 
@@ -111,7 +111,7 @@ def test_a_worked_example() -> None:
         assert row.b.value == pytest.approx(0.405)
         # Differences −0.1 and −0.3: their mean, and the interval of two seeds is from one to the other.
         assert vars(row.difference) == pytest.approx({"value": -0.2, "low": -0.3, "high": -0.1})
-    assert compare.table(report)[3] == ["solved: last 50 below 5 %", "1 of 2", "0 of 2", "0.5", "0 to 1"]
+    assert compare.table(report)[3] == ["solved: last 50 below 5 %", "1 of 2", "0 of 2", "0.5", "-0.273 to 0.905"]
     assert report.sentence == (
         "A's area under the error curve is lower than B's by 0.2 (95 % interval 0.1 to 0.3, 2 seeds paired). "
         "With fewer than 10 seeds such an interval is too narrow."
@@ -259,7 +259,7 @@ def test_files_that_cannot_be_trusted_are_refused(capsys: pytest.CaptureFixture[
     record.write_text("[1]", encoding="utf-8")
     refused("got list, expected an object")
     for name, value, says in (
-        ("format", results.FORMAT + 1, "format 3, expected 2"),
+        ("format", formats.RECORD + 1, "format 3, expected 2"),
         ("experiment", "tpy", "did you mean 'toy'"),
         ("experiment", "scoreless", "has no curve"),
         ("experiment", "regret", "expected one score"),

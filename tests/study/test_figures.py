@@ -61,6 +61,17 @@ def test_a_stopped_run_is_drawn_up_to_its_stop(tmp_path: Path, monkeypatch: pyte
     assert {len(line.get_xdata()) for line in axes[0].get_lines()} == {20}
 
 
+def test_below_its_floor_a_curve_is_the_floor_in_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = drawn_in(monkeypatch)
+    # At error .5 the floor is 1.6e-11; at 1e-3 it is 1.002e-6.
+    arrays = {"error": np.tile([0.5, 1e-3], (2, 1)), "misalignment": np.full((2, 2), 1e-9)}
+    figures.draw(EXPERIMENTS["tabular-single"], "smoke", {"tpo": arrays}, tmp_path / "x.png")
+    grey, curve = axes[1].get_lines()
+    assert grey.get_color() == figures.FLOOR_COLOUR
+    np.testing.assert_allclose(grey.get_ydata(), [np.nan, 1.002003e-6], rtol=1e-6)
+    np.testing.assert_array_equal(curve.get_ydata(), [1e-9, np.nan])
+
+
 def test_a_partial_array_is_averaged_over_the_seeds_that_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,8 @@ def keeps(new: object, old: object) -> bool:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("format", 3, "got format 3, expected 2"),
+        ("format", 2, "got format 2, expected 3; `python -m tpo_ref.study.upgrade"),
+        ("format", 4, "got format 4, expected 3; make it again"),
         ("title", 3, "title: got 3 of 'int', expected text"),
         ("claims", {}, "claims: got {} of 'dict', expected a list"),
         ("methods", [{"method": "tpo"}], "methods: 0: lacks label"),

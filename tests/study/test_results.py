@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import toy
 
-from tpo_ref.study import files, npz, origins, results
+from tpo_ref.study import files, formats, npz, origins, results
 from tpo_ref.study.errors import MissingExtra
 from tpo_ref.study.runner import Request, ensure
 
@@ -55,7 +55,7 @@ def test_truncated_altered_and_foreign_files_are_refused(tmp_path: Path) -> None
     record.write_text(text[: len(text) // 2], encoding="utf-8")
     with pytest.raises(ValueError, match="not json"):
         results.load(tmp_path, KEY)
-    record.write_text(json.dumps({**json.loads(text), "format": results.FORMAT + 1}), encoding="utf-8")
+    record.write_text(json.dumps({**json.loads(text), "format": formats.RECORD + 1}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"format 3, expected 2; run again with --fresh"):
         results.load(tmp_path, KEY)
     # A record that is whole, but of another unit.

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import estimates
+from tpo_ref.checks import unknown
+from tpo_ref.study import estimates, judging, shares
 from tpo_ref.study.estimates import Estimate, Statistic
-from tpo_ref.study.protocol import Claim, Experiment, Results, Suite
+from tpo_ref.study.judging import FAILS as FAILS
+from tpo_ref.study.judging import HOLDS as HOLDS
+from tpo_ref.study.judging import UNCLEAR as UNCLEAR
+from tpo_ref.study.judging import Judgement
+from tpo_ref.study.protocol import SCALES, Arrays, Claim, Experiment, Results, Suite
 
-HOLDS, UNCLEAR, FAILS = "holds", "unclear", "FAILS"
-# A value this many of its standard errors outside the accepted interval, or less, decides nothing.
-NOISE_ERRORS = 2.0
+T = TypeVar("T")
+# What the claim about a share says of its method.
+SOLVED_SHARE = "share of solved seeds"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim beside our estimate of it at one scale."""
+    """A claim beside our estimate of it at one scale: the region it must lie in, and what was decided."""
 
     claim: Claim
     low: float
     high: float
     ours: Estimate
+    judgement: Judgement
 
     @property
     def word(self) -> str:
-        """HOLDS inside the accepted interval; UNCLEAR outside it by less than our own noise; else FAILS, as for a NaN.
-
-        An interval that is open to one side has no tolerance built in: there, as far inside counts as unclear too. A
-        claim that is unclear is neither confirmed nor refuted by this many seeds (deviation D41).
-        """
-        noise = NOISE_ERRORS * self.ours.error
-        margin = noise if noise > 0 and math.isinf(self.high - self.low) else 0.0
-        if self.low + margin <= self.ours.value <= self.high - margin:
-            return HOLDS
-        return UNCLEAR if self.low - noise <= self.ours.value <= self.high + noise else FAILS
+        """HOLDS, UNCLEAR or FAILS, as `judging.word` says."""
+        return self.judgement.word
 
 
 def judge(subject: Experiment | Suite, scale: str, results: Results) -> list[Verdict]:
-    """Every claim of an experiment or suite that this scale judges and whose methods are all in the results."""
-    return [
-        Verdict(claim, *claim.accept[scale], claim.statistic(results))
-        for claim in subject.claims()
-        if scale in claim.accept and all(m in results for m in claim.methods)
-    ]
+    """Every claim of an experiment or suite that this scale judges and whose methods are all in the results.
+
+    They are judged together (`judging.judge`): the more claims, the wider the interval that decides each.
+
+    Raises: ValueError for a method, scale or array that a claim names and that does not exist, with the nearest.
+    """
+    known = _methods(subject)
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    judged = []
+    for claim in subject.claims():
+        _check(subject, claim, known)
+        if scale in claim.accept and set(claim.methods) <= set(results):
+            judged.append(claim)
+    ours = [claim.statistic(_named(subject, claim, results)) for claim in judged]
+    regions = [claim.accept[scale] for claim in judged]
+    judgements = judging.judge(ours, regions)
+    return [Verdict(c, *region, o, j) for c, region, o, j in zip(judged, regions, ours, judgements, strict=True)]
 
 
 def count_unjudged(subject: Experiment | Suite, scale: str, results: Results) -> int:
@@ -76,14 +86,26 @@ def within_factor(published: float, factor: float) -> tuple[float, float]:
 
 
 def at_step(
-    method: str, array: str, step: int, published: float, accept: tuple[float, float], source: str, panel: str = ""
+    method: str,
+    array: str,
+    step: int,
+    published: float,
+    accept: tuple[float, float],
+    source: str,
+    panel: str = "",
+    floor: Callable[[Arrays], NDArray[Any]] | None = None,
 ) -> Claim:
-    """The seed-mean of a curve at one step."""
+    """The seed-mean of a curve at one step; of a seed below the floor, which cannot be told from 0, the floor."""
+
+    def value(r: Results) -> Estimate:
+        curves = estimates.to_budget(r[method][array])
+        return estimates.mean((curves if floor is None else np.maximum(curves, floor(r[method])))[:, step])
+
     return Claim(
         text=f"{method}: {array} at step {step}",
         source=source,
         methods=(method,),
-        statistic=lambda r: estimates.mean(estimates.to_budget(r[method][array])[:, step]),
+        statistic=value,
         accept={"paper": accept},
         published=published,
         mark=(panel or array, step, published),
@@ -150,29 +172,28 @@ def per_seed(
 def stays_above(method: str, array: str, level: float, source: str, scales: tuple[str, ...]) -> Claim:
     """The paper's mean curve never gets below a level: nor does the lowest point of ours."""
 
-    def lowest(r: Results) -> Estimate:
-        curve = estimates.to_budget(r[method][array]).mean(0)
-        # The lowest of many means has no standard error to speak of.
-        return Estimate(float(curve.min()), math.nan, len(r[method][array]))
-
     text = f"{method}: lowest mean {array}, which in the paper never gets below {level:g}"
-    return Claim(text, source, (method,), lowest, dict.fromkeys(scales, (level, math.inf)))
+    return Claim(
+        text,
+        source,
+        (method,),
+        lambda r: estimates.lowest(r[method][array]),
+        dict.fromkeys(scales, (level, math.inf)),
+    )
 
 
 def share(method: str, array: str, count: int, total: int, source: str) -> Claim:
     """The share of seeds that solve the task, within the exact 95 % interval that the published count leaves open."""
-    from scipy import stats
 
-    chance = stats.binomtest(count, total).proportion_ci(estimates.LEVEL)
-
-    def value(r: Results) -> Estimate:
-        solved = estimates.solved(r[method][array])
-        # The error uses our seeds and the published ones together: with all or none of ours solved it would be 0.
-        pooled = (solved.sum() + count) / (len(solved) + total)
-        return Estimate(float(solved.mean()), math.sqrt(pooled * (1 - pooled) / len(solved)), len(solved))
-
-    accept = {"paper": (float(chance.low), float(chance.high))}
-    return Claim(f"{method}: share of solved seeds", source, (method,), value, accept, count / total)
+    accept = {"paper": shares.interval(count, total)}
+    return Claim(
+        f"{method}: {SOLVED_SHARE}",
+        source,
+        (method,),
+        lambda r: estimates.share(estimates.solved(r[method][array])),
+        accept,
+        count / total,
+    )
 
 
 def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, ...]) -> Claim:
@@ -184,3 +205,47 @@ def better(winner: str, loser: str, array: str, source: str, scales: tuple[str, 
 
     accept = dict.fromkeys(scales, (0.0, math.inf))
     return per_seed(f"AUC({loser}) − AUC({winner}) of {array}", (winner, loser), difference, accept, source)
+
+
+class _Named(Mapping[str, T]):
+    """A mapping that answers a name it lacks with the nearest it has."""
+
+    def __init__(self, what: str, things: Mapping[str, T]) -> None:
+        self._what, self._things = what, things
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            raise unknown(self._what, name, self._things)
+        return self._things[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+
+def _named(subject: Experiment | Suite, claim: Claim, results: Results) -> Results:
+    """The results as a claim's statistic reads them: those of its own methods."""
+    where = f"claim {claim.text!r} of {subject.id}"
+    arrays: dict[str, Arrays] = {m: _Named(f"{where}: array of {m}", results[m]) for m in claim.methods}
+    return _Named(f"{where}: method it reads", arrays)
+
+
+def _check(subject: Experiment | Suite, claim: Claim, known: tuple[str, ...]) -> None:
+    for method in claim.methods:
+        if method not in known:
+            raise unknown(f"claim {claim.text!r} of {subject.id}: method", method, known)
+    for scale in claim.accept:
+        if scale not in SCALES:
+            raise unknown(f"claim {claim.text!r} of {subject.id}: scale", scale, SCALES)
+
+
+def _methods(subject: Experiment | Suite) -> tuple[str, ...]:
+    """The names that claims may be about."""
+    if isinstance(subject, Experiment):
+        return subject.methods
+    # Imported where needed: the registry loads the experiments, which import this.
+    from tpo_ref.study import registry
+
+    return tuple(f"{member}/{m}" for member in subject.members for m in registry.EXPERIMENTS[member].methods)

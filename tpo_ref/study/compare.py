@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import estimates, registry, results, tables
+from tpo_ref.study import estimates, formats, registry, results, shares, tables
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.origins import made_by_other_code
-from tpo_ref.study.reports import (
-    FORMAT,
-    ComparisonReport,
-    ComparisonRow,
-    Difference,
-    RunIdentity,
-)
+from tpo_ref.study.reports import ComparisonReport, ComparisonRow, Difference, RunIdentity
 from tpo_ref.study.results import PlainKey, Result, StoredResults
 from tpo_ref.study.runner import Request
 
@@ -106,7 +100,7 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
     own = runs[0].record.provenance
     differ = tuple(name for name in DRAW_FIELDS if getattr(keys[0], name) != getattr(keys[1], name))
     report = ComparisonReport(
-        format=FORMAT,
+        format=formats.COMPARISON,
         a=_identity(names[0], runs[0]),
         b=_identity(names[1], runs[1]),
         score=score,
@@ -115,7 +109,8 @@ def compare(names: tuple[str, str], runs: Pair) -> ComparisonReport:
         same_code=not any(made_by_other_code(origin, own) for run in runs for origin in run.record.origins),
         level=estimates.LEVEL,
         statistics={
-            name: _row(_label(name, a), value(a), value(b), paired=not differ) for name, value in STATISTICS.items()
+            name: (_shares_row if name == "solved" else _row)(_label(name, a), value(a), value(b), not differ)
+            for name, value in STATISTICS.items()
         },
     )
     return dataclasses.replace(report, sentence=sentence(report))
@@ -147,8 +142,9 @@ def table(report: ComparisonReport) -> list[list[str]]:
     for name, row in report.statistics.items():
         text = tables.count_text if name == "solved" else tables.text
         low, high = row.difference.low, row.difference.high
-        bounds = tables.interval(low, high) if math.isfinite(low) else "none"
-        body.append([row.label, text(row.a), text(row.b), tables.number(row.difference.value), bounds])
+        body.append(
+            [row.label, text(row.a), text(row.b), tables.number(row.difference.value), tables.bounds(low, high)]
+        )
     return [head, *body]
 
 
@@ -195,6 +191,13 @@ def _row(label: str, a: NDArray[np.float64], b: NDArray[np.float64], paired: boo
     low, high = estimates.interval(a - b) if paired else estimates.interval_between(a, b)
     value = float((a - b).mean() if paired else a.mean() - b.mean())
     return ComparisonRow(label, tables.interval_estimate(a), tables.interval_estimate(b), Difference(value, low, high))
+
+
+def _shares_row(label: str, a: NDArray[np.float64], b: NDArray[np.float64], paired: bool) -> ComparisonRow:
+    """The row of two shares of ones, whose intervals no resampling gives."""
+    low, high = shares.difference(a > 0, b > 0, paired)
+    difference = Difference(float(a.mean() - b.mean()), low, high)
+    return ComparisonRow(label, tables.share_estimate(a), tables.share_estimate(b), difference)
 
 
 def _label(name: str, curves: Curves) -> str:

@@ -26,6 +26,8 @@ STOP_COUNT = 50
 # A number over seeds, for one or several samples and along an `axis`.
 Statistic = Callable[..., NDArray[np.float64]]
 
+# The standard deviation of a number that is known to a whole step, in steps.
+ROUNDING = 1 / math.sqrt(12)
 # Resamples of the seeds behind a standard error that has no formula, and the stream that draws them.
 RESAMPLES = 999
 BOOTSTRAP_SEED = 0
@@ -36,11 +38,21 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value over `n` seeds with its standard error; NaN where there is none (one seed, a level never reached)."""
+    """A value over `n` seeds with its standard error; NaN where there is none, as for one seed."""
 
     value: float
     error: float
     n: int
+
+
+@dataclass(frozen=True)
+class Share(Estimate):
+    """The share of `n` seeds of which something is so."""
+
+    @property
+    def count(self) -> int:
+        """How many seeds those are."""
+        return round(self.value * self.n)
 
 
 def mean(values: NDArray[Any]) -> Estimate:
@@ -57,7 +69,7 @@ def mean(values: NDArray[Any]) -> Estimate:
 
 
 def median(values: NDArray[Any]) -> Estimate:
-    """Median over seeds, with a bootstrap standard error.
+    """Median over seeds, with the bootstrap standard error of a median.
 
     >>> median(np.array([1.0, 2.0, 9.0])).value
     2.0
@@ -65,12 +77,17 @@ def median(values: NDArray[Any]) -> Estimate:
     n = len(values)
     if n == 1:
         return Estimate(float(values[0]), math.nan, 1)
-    from scipy import stats
+    return Estimate(float(np.median(values)), _spread(_resampled(np.asarray(values), np.median), n), n)
 
-    bootstrap = stats.bootstrap(
-        (values,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(BOOTSTRAP_SEED)
-    )
-    return Estimate(float(np.median(values)), float(bootstrap.standard_error), n)
+
+def share(successes: NDArray[np.bool_]) -> Share:
+    """Share of the seeds that succeeded, (S,) to a number; the standard error is that of a mean of ones and zeros.
+
+    >>> share(np.array([True, True, False, False])).value
+    0.5
+    """
+    found = mean(np.asarray(successes, dtype=np.float64))
+    return Share(found.value, found.error, found.n)
 
 
 def to_budget(curves: NDArray[Any]) -> NDArray[Any]:
@@ -128,9 +145,11 @@ def solved(curves: NDArray[Any], level: float = SOLVED_LEVEL, count: int = SOLVE
 def first_below(
     curves: NDArray[Any], level: float, steps: NDArray[Any] | None = None, centre: Statistic = np.mean
 ) -> Estimate:
-    """First step at which the mean over seeds, or another centre, is below a level; NaN if never. Bootstrap error.
+    """First step at which the mean over seeds, or another centre, is below a level; infinite if never.
 
-    Episodes after a stop are not below anything.
+    The standard error is that of the same centre of resampled seeds, a resample that never crosses counting as the last
+    step, and no less than that of rounding to a step, 1/√12 of it. Of a level that is never reached it is 0 when no
+    resample reaches it either, and NaN, unknown, when some do. Episodes after a stop are not below anything.
 
     >>> first_below(np.array([[1.0, 0.4, 0.2], [1.0, 0.6, 0.2]]), 0.5).value
     2.0
@@ -141,22 +160,26 @@ def first_below(
     positions = positions[: curves.shape[-1]]
     value = float(_crossing(centre(curves, axis=0)[None], level, positions)[0])
     n = len(curves)
-    if n == 1 or math.isnan(value):
-        return Estimate(value, math.nan, n)
-    from scipy import stats
+    if n == 1:
+        return Estimate(value, math.nan, 1)
+    crossings = _crossing(_resampled(curves, centre), level, positions)
+    never = np.isinf(crossings)
+    if math.isinf(value):
+        return Estimate(value, 0.0 if never.all() else math.nan, n)
+    # A resample that never crosses counts as the last step, or the error would shrink where it should grow.
+    error = _spread(np.where(never, end, crossings), n)
+    return Estimate(value, max(error, _rounding(value, positions)), n)
 
-    # The same resampled seeds for every step, so that a row of the distribution is one resampled curve.
-    resampled = stats.bootstrap(
-        (curves,),
-        centre,
-        axis=0,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    ).bootstrap_distribution
-    crossings = _crossing(np.moveaxis(resampled, -1, 0), level, positions)
-    # A resampled curve that never crosses counts as the last step, or the error would shrink where it should grow.
-    return Estimate(value, float(np.where(np.isnan(crossings), end, crossings).std(ddof=1)), n)
+
+def lowest(curves: NDArray[Any]) -> Estimate:
+    """Lowest point of the mean curve over seeds, (S, T) to a number; the standard error is that of resampled seeds.
+
+    >>> lowest(np.array([[1.0, 0.5], [1.0, 0.0]])).value
+    0.25
+    """
+    whole = to_budget(curves)
+    value, n = float(whole.mean(0).min()), len(whole)
+    return Estimate(value, math.nan if n == 1 else _spread(_resampled(whole, np.mean).min(-1), n), n)
 
 
 def interval(values: NDArray[Any], level: float = LEVEL) -> tuple[float, float]:
@@ -225,4 +248,41 @@ def _before_stop(curves: NDArray[Any]) -> NDArray[Any]:
 
 def _crossing(curves: NDArray[Any], level: float, positions: NDArray[Any]) -> NDArray[np.float64]:
     below = curves < level
-    return np.where(below.any(-1), positions[below.argmax(-1)].astype(float), np.nan)
+    return np.where(below.any(-1), positions[below.argmax(-1)].astype(float), np.inf)
+
+
+def _resampled(values: NDArray[Any], statistic: Statistic) -> NDArray[np.float64]:
+    """A statistic of resampled seeds, (S, ...) to (RESAMPLES, ...); seeds are drawn whole, so a curve stays one."""
+    from scipy import stats
+
+    distribution = stats.bootstrap(
+        (values,),
+        statistic,
+        axis=0,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
+    ).bootstrap_distribution
+    return np.asarray(np.moveaxis(distribution, -1, 0))
+
+
+def _spread(resamples: NDArray[np.float64], n: int) -> float:
+    """The standard error that resamples of n seeds show."""
+    return widened(float(resamples.std(ddof=1)), n)
+
+
+def widened(error: float, n: int) -> float:
+    """A bootstrap standard error without the bias of resampling n seeds, whose variance is short by (n − 1)/n.
+
+    >>> widened(1.0, 2) == math.sqrt(2)
+    True
+    """
+    return error * math.sqrt(n / (n - 1))
+
+
+def _rounding(value: float, positions: NDArray[Any]) -> float:
+    """The standard error of a number that is known to lie between one position and the next."""
+    if len(positions) < 2:
+        return 0.0
+    index = max(int(np.searchsorted(positions, value)), 1)
+    return float(positions[index] - positions[index - 1]) * ROUNDING

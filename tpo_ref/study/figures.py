@@ -28,6 +28,7 @@ PERCENT = 100.0
 # Powers of ten alone would leave a percentage between 2 and 100 with two labels.
 PERCENT_TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
 WIDE_PERCENT_TICKS, MOST_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100), 8
+FLOOR_COLOUR = "0.6"
 # Curves of so few points show them.
 FEW_POINTS = 10
 
@@ -128,6 +129,8 @@ def _draw_panel(axis: Axes, experiment: Experiment, panel: Panel, results: Resul
         look = style(method)
         x, mean, error = _band(x, curves, panel.partial)
         marker = "." if len(x) <= FEW_POINTS else None
+        if panel.floor is not None:
+            mean = _draw_floor(axis, x, mean, np.asarray(panel.floor(arrays), dtype=float).mean(0) * unit)
         axis.plot(x, mean, color=look.colour, linestyle=look.dash, marker=marker, label=look.label)
         axis.fill_between(x, mean - error, mean + error, color=look.colour, alpha=BAND_OPACITY, linewidth=0)
     if panel.line is not None:
@@ -144,6 +147,14 @@ def _draw_panel(axis: Axes, experiment: Experiment, panel: Panel, results: Resul
         _percent_ticks(axis)
     axis.set_xlabel(experiment.x_label)
     axis.set_ylabel(panel.label)
+
+
+def _draw_floor(axis: Axes, x: NDArray[Any], mean: Floats, floor: Floats) -> Floats:
+    """Draw the floor in grey where a mean curve lies below it; the curve without those steps."""
+    hidden = mean < floor[: len(mean)]
+    if hidden.any():
+        axis.plot(x, np.where(hidden, floor[: len(mean)], np.nan), color=FLOOR_COLOUR, label="numerical floor")
+    return np.where(hidden, np.nan, mean)
 
 
 def _percent_ticks(axis: Axes) -> None:

@@ -50,10 +50,11 @@ class Scale(Generic[S]):
 
 @dataclass(frozen=True)
 class Claim:
-    """A published number, where it stands, the interval we accept at each scale, and how ours is computed.
+    """A published number, where it stands, the region we accept at each scale, and how ours is computed.
 
-    `accept` maps a scale to (low, high); a scale that is not there does not judge the claim. `mark` is where the
-    published number stands in the figure: (panel, x, y).
+    `accept` maps a scale to (low, high): two bounds that belong to the region, or one that does not, beside an infinite
+    one. A scale that is not there does not judge the claim. `mark` is where the published number stands in the figure:
+    (panel, x, y).
     """
 
     text: str
@@ -69,7 +70,8 @@ class Claim:
 class Panel:
     """One set of axes: which array, on which scale, within which limits, with a line at which level.
 
-    A `partial` array has no value for some seeds at some steps: there the mean is over the others.
+    A `partial` array has no value for some seeds at some steps: there the mean is over the others. `floor` is what the
+    array cannot be told from 0 below, (S, T) of the arrays of a method: there the floor is drawn, in grey.
     """
 
     array: str
@@ -79,6 +81,7 @@ class Panel:
     limits: tuple[float, float] | None = None
     line: float | None = None
     partial: bool = False
+    floor: Callable[[Arrays], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tpo_ref.study import files, reading, upgrade
+from tpo_ref.study import files, formats, reading
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.origins import Machine, Part, Provenance
 from tpo_ref.study.results import PlainKey
 
-# Raised whenever the meaning of an entry changes: older files are then refused instead of misread.
-FORMAT = 2
 # The statistics of every summary, whatever its table shows.
 ALWAYS = ("auc", "final", "median")
 
@@ -54,14 +52,17 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """One claim: published number, accepted interval, our estimate, verdict."""
+    """One claim: published number, accepted region, our estimate, the interval that decides, verdict."""
 
     claim: str
     source: str
     published: float | None
-    # An infinite bound, which json has as null and reading gives back as NaN, leaves the interval open.
+    # An infinite bound, which json has as null and reading gives back as NaN, leaves the region open.
     accepted: tuple[float, float]
     ours: Estimate
+    # The interval of ours that was held against the region, NaN where there is none, and its level among all claims.
+    interval: tuple[float, float]
+    level: float
     verdict: str
 
 
@@ -182,7 +183,7 @@ class ComparisonReport:
 
 def load_report(path: Path) -> ExperimentReport | SuiteReport:
     """The stored report of an experiment or suite; ValueError when truncated, altered or of another format."""
-    content = _content(path)
+    content = _content(path, formats.REPORT)
     if "members" in content:
         return reading.build(SuiteReport, content, str(path))
     return reading.build(ExperimentReport, content, str(path))
@@ -190,12 +191,12 @@ def load_report(path: Path) -> ExperimentReport | SuiteReport:
 
 def load_comparison(path: Path) -> ComparisonReport:
     """The stored report of a comparison; ValueError when truncated, altered or of another format."""
-    return reading.build(ComparisonReport, _content(path), str(path))
+    return reading.build(ComparisonReport, _content(path, formats.COMPARISON), str(path))
 
 
-def _content(path: Path) -> Mapping[str, object]:
+def _content(path: Path, expected: int) -> Mapping[str, object]:
     content = files.read_json(path)
-    if content.get("format") != FORMAT:
-        remedy = upgrade.remedy(content, "make it again")
-        raise ValueError(f"{path}: got format {content.get('format')}, expected {FORMAT}; {remedy}")
+    if content.get("format") != expected:
+        remedy = formats.remedy(content, expected, "make it again")
+        raise ValueError(f"{path}: got format {content.get('format')}, expected {expected}; {remedy}")
     return files.unsealed(content, path)

@@ -12,14 +12,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tpo_ref.study import files, npz, reading, upgrade
+from tpo_ref.study import files, formats, npz, reading
 from tpo_ref.study.chosen_rules import ChosenRule
 from tpo_ref.study.origins import Part, Provenance, joined
 from tpo_ref.study.origins import provenance as provenance
 from tpo_ref.study.protocol import Settings
 
-# Raised whenever the meaning of a stored file changes: older ones are then refused instead of misread.
-FORMAT = 2
 DIGEST_LENGTH = 10
 # Fields whose absence makes a record incomplete: how the unit was made, and the identity of the result.
 ORIGIN_FIELDS = ("commit", "versions", "machine", "device", "seconds", "resumed")
@@ -127,7 +125,7 @@ def save(
     *earlier, last = joined([*before, Part(origin or provenance(), seconds)])
     total = round(sum(part.seconds for part in (*earlier, last)), 3)
     digest = files.sha256(arrays_path)
-    record = Record(FORMAT, key.plain(), digest, total, resumed, last.provenance, tuple(earlier))
+    record = Record(formats.RECORD, key.plain(), digest, total, resumed, last.provenance, tuple(earlier))
     files.write_sealed(base.with_suffix(".json"), record)
     return Result(arrays, record)
 
@@ -165,10 +163,10 @@ def read(path: Path) -> Result:
             f"{record_path}: no such file, expected the record of a stored result; see the folder of --out"
         )
     content = files.read_json(record_path)
-    if content.get("format") != FORMAT:
+    if content.get("format") != formats.RECORD:
         raise ValueError(
-            f"{record_path}: got results of format {content.get('format')}, expected {FORMAT}; "
-            f"{upgrade.remedy(content, 'run again with --fresh')}, or use another --out"
+            f"{record_path}: got results of format {content.get('format')}, expected {formats.RECORD}; "
+            f"{formats.remedy(content, formats.RECORD, 'run again with --fresh')}, or use another --out"
         )
     foreign = [name for name in (*KEY_FIELDS, "arrays_sha256") if name not in content]
     if foreign:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tpo_ref import checks
-from tpo_ref.study import registry, tables
+from tpo_ref.study import formats, registry, tables
 from tpo_ref.study.claims import Verdict
 from tpo_ref.study.origins import provenance
 from tpo_ref.study.protocol import Arrays, Experiment, Results, Suite, resolve_methods
-from tpo_ref.study.reports import FORMAT, SuiteCell, SuiteReport, SuiteRow
+from tpo_ref.study.reports import SuiteCell, SuiteReport, SuiteRow
 from tpo_ref.study.styles import style
 
 PERCENT = 100.0
@@ -65,7 +65,7 @@ def report(suite: Suite, scale: str, members: MemberResults, verdicts: Sequence[
     experiments = [registry.EXPERIMENTS[name] for name in suite.members if name in members]
     libraries = tuple(dict.fromkeys(library for e in experiments for library in e.libraries))
     return SuiteReport(
-        format=FORMAT,
+        format=formats.REPORT,
         experiment=suite.id,
         title=suite.title,
         paper=suite.paper,

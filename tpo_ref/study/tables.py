@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tpo_ref.study import estimates
+from tpo_ref.study import estimates, formats, judging
 from tpo_ref.study.claims import Verdict
 from tpo_ref.study.estimates import Estimate
 from tpo_ref.study.origins import provenance
 from tpo_ref.study.protocol import Experiment, Results
-from tpo_ref.study.reports import ALWAYS, FORMAT, ClaimRow, ExperimentReport, IntervalEstimate, MethodRow, RunRow
+from tpo_ref.study.reports import ALWAYS, ClaimRow, ExperimentReport, IntervalEstimate, MethodRow, RunRow
 from tpo_ref.study.results import Record, StoredResults
 from tpo_ref.study.styles import style
 
@@ -24,8 +24,8 @@ DIGITS = 3
 WHOLE_FROM, WHOLE_ERROR_FROM = 1000, 100
 # Where the paper counts the steps that a token-level task takes.
 FIRST_LEVEL = 0.01
-# Two methods whose areas differ by less than this many standard errors of the paired difference are called a tie.
-TIE_ERRORS = 2.0
+# A method whose area is larger by less than this share of the smallest is as good.
+LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ COLUMNS = {
     "median": Column("final median", lambda curves: estimates.median(estimates.final(curves))),
     "last": Column(f"mean of last {estimates.LAST}", lambda curves: estimates.mean(estimates.last(curves))),
     "steps": Column("steps to 1 %", lambda curves: estimates.first_below(curves, FIRST_LEVEL)),
-    "solved": Column("solved seeds", lambda curves: estimates.mean(estimates.solved(curves).astype(float)), count=True),
+    "solved": Column("solved seeds", lambda curves: estimates.share(estimates.solved(curves)), count=True),
 }
 
 
@@ -83,10 +83,31 @@ def interval_estimate(values: NDArray[np.float64]) -> IntervalEstimate:
     return IntervalEstimate(mean.value, mean.error, mean.n, low, high)
 
 
+def share_estimate(ones: NDArray[np.float64]) -> IntervalEstimate:
+    """The share of seeds that have a one, with its exact interval; NaN for one seed."""
+    found = estimates.share(ones > 0)
+    return IntervalEstimate(found.value, found.error, found.n, *judging.interval(found))
+
+
+def ranking(rows: Sequence[MethodRow]) -> tuple[list[str], list[str], list[str]]:
+    """The method with the smallest area, oracles aside, beside those that are not behind it.
+
+    A method is behind when the interval of its paired difference lies wholly above 2 % of the smallest area, at 95 %
+    for all methods together (`judging.judge`).
+
+    Returns: labels of the smallest; of those within 2 % of it; of those that this many seeds cannot tell from it.
+    """
+    best, *others = _competitors(rows)
+    least = (LEAST_SHARE * best.auc.value, math.inf)
+    judgements = judging.judge([row.behind for row in others], [least] * len(others))
+    words = {row.label: each.word for row, each in zip(others, judgements, strict=True)}
+    equal, open_ = ([label for label, word in words.items() if word == w] for w in (judging.FAILS, judging.UNCLEAR))
+    return [best.label], equal, open_
+
+
 def leaders(rows: Sequence[MethodRow]) -> list[str]:
-    """The method with the smallest area, oracles aside, and those that this many seeds cannot tell from it."""
-    first, *others = _competitors(rows)
-    return [first.label, *(row.label for row in others if _is_tied(row.behind))]
+    """The method with the smallest area, oracles aside, and those that are not behind it."""
+    return [label for labels in ranking(rows) for label in labels]
 
 
 def smallest_final(rows: Sequence[MethodRow]) -> str:
@@ -94,34 +115,48 @@ def smallest_final(rows: Sequence[MethodRow]) -> str:
     return min(_competitors(rows), key=lambda row: row.estimate("final").value).label
 
 
-def winner(rows: Sequence[MethodRow]) -> str:
-    """A plain sentence: which method has the smallest area, oracles aside, and which it cannot be told apart from.
+def winner(rows: Sequence[MethodRow]) -> str | None:
+    """A plain sentence: which method has the smallest area, oracles aside, and which are not behind it.
+
+    Returns: None where there is but one method, which wins against nobody.
 
     >>> row = lambda m, v: MethodRow(m, m.upper(), 9, IntervalEstimate(v, 0.01, 9), {}, Estimate(v - 0.1, 0.01, 9))
     >>> winner([row("tpo", 0.1), row("pg", 0.5)])
     'TPO has the smallest area under the error curve, 0.1 ± 0.01 (9 seeds).'
     """
-    first, *tied = leaders(rows)
+    if len(_competitors(rows)) < 2:
+        return None
+    (first,), equal, undecided = ranking(rows)
     best = next(row for row in rows if row.label == first)
     sentence = f"{first} has the smallest area under the error curve, {text(best.auc)}"
     if best.seeds == 1:
         return f"{sentence} (1 seed, which decides nothing)."
-    tie = f"; within {TIE_ERRORS:g} standard errors of it: {', '.join(tied)}" if tied else ""
-    return f"{sentence} ({best.seeds} seeds){tie}."
+    parts = [f"{sentence} ({best.seeds} seeds)"]
+    if equal:
+        parts.append(f"within {LEAST_SHARE:.0%} of it, a tie: {' and '.join(equal)}".replace("%", " %"))
+    if undecided:
+        parts.append(f"not told apart from it by these seeds, a tie: {' and '.join(undecided)}")
+    return f"{'; '.join(parts)}."
 
 
 def _competitors(rows: Sequence[MethodRow]) -> Sequence[MethodRow]:
     return [row for row in rows if not style(row.method).oracle] or rows
 
 
-def _is_tied(behind: Estimate) -> bool:
-    return not math.isfinite(behind.error) or behind.value < TIE_ERRORS * behind.error
-
-
 def claim_rows(verdicts: Sequence[Verdict]) -> tuple[ClaimRow, ...]:
     """One row per claim."""
     return tuple(
-        ClaimRow(v.claim.text, v.claim.source, v.claim.published, (v.low, v.high), v.ours, v.word) for v in verdicts
+        ClaimRow(
+            v.claim.text,
+            v.claim.source,
+            v.claim.published,
+            (v.low, v.high),
+            v.ours,
+            v.judgement.interval,
+            v.judgement.level,
+            v.word,
+        )
+        for v in verdicts
     )
 
 
@@ -129,7 +164,7 @@ def report(experiment: Experiment, scale: str, units: StoredResults, verdicts: S
     """An experiment at a scale: settings, methods, claims, how each run was made and judged."""
     rows = summary(experiment, {method: result.arrays for method, result in units.items()})
     return ExperimentReport(
-        format=FORMAT,
+        format=formats.REPORT,
         experiment=experiment.id,
         title=experiment.title,
         paper=experiment.paper,
@@ -138,7 +173,7 @@ def report(experiment: Experiment, scale: str, units: StoredResults, verdicts: S
         settings=next(iter(units.values())).record.key.settings,
         statistics=experiment.statistics,
         methods=rows,
-        winner=winner(rows) if rows else None,
+        winner=winner(rows),
         claims=claim_rows(verdicts),
         runs={method: _run_row(result.record) for method, result in units.items()},
         judged_by=provenance(experiment.libraries),
@@ -160,8 +195,8 @@ def method_table(rows: Sequence[MethodRow], statistics: Sequence[str] = ALWAYS) 
 
 
 def claim_table(rows: Sequence[ClaimRow]) -> list[list[str]]:
-    """Header and body of the table of claims."""
-    head = ["claim", "source", "published", "accepted", "ours", "verdict"]
+    """Header and body of the table of claims; the interval is the one that was judged."""
+    head = ["claim", "source", "published", "accepted", "ours", "interval", "verdict"]
     body = [
         [
             r.claim,
@@ -169,6 +204,7 @@ def claim_table(rows: Sequence[ClaimRow]) -> list[list[str]]:
             "" if r.published is None else number(r.published),
             interval(*r.accepted),
             text(r.ours),
+            bounds(*r.interval),
             r.verdict,
         ]
         for r in rows
@@ -209,8 +245,13 @@ def count_text(estimate: Estimate) -> str:
     return f"{round(estimate.value * estimate.n)} of {estimate.n}"
 
 
+def bounds(low: float, high: float) -> str:
+    """The interval of an estimate; "none" where there is none."""
+    return f"{number(low)} to {number(high)}" if math.isfinite(low) and math.isfinite(high) else "none"
+
+
 def interval(low: float, high: float) -> str:
-    """An accepted interval, open where a bound is not finite."""
+    """An accepted region, open where a bound is not finite."""
     if not math.isfinite(high):
         return f"> {number(low)}"
     return f"< {number(high)}" if not math.isfinite(low) else f"{number(low)} to {number(high)}"

@@ -4,7 +4,7 @@ Departures from the paper, each explained in spec/deviations.md:
 
 - All that `runs` lists.
 - D40 standard errors divide by n − 1.
-- D41 a claim may be unclear.
+- D41 claims are judged by the interval of ours.
 """
 
 from __future__ import annotations

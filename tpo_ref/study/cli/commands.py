@@ -15,7 +15,7 @@ import tyro
 from tpo_ref.study import entries
 from tpo_ref.study.choices import Choices
 from tpo_ref.study.cli import words
-from tpo_ref.study.cli.exits import CLAIM_FAILED, INTERRUPTED, USAGE_ERROR
+from tpo_ref.study.cli.exits import CLAIM_FAILED, INTERRUPTED, UNDECIDED, USAGE_ERROR
 from tpo_ref.study.cli.options import (
     DEFAULTS,
     All,
@@ -39,7 +39,7 @@ from tpo_ref.study.launcher import is_first_process, process_number
 # How many threads the library behind NumPy's products starts when it is loaded.
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
-__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "USAGE_ERROR", "arrange", "run"]
+__all__ = ["CLAIM_FAILED", "COMMANDS", "INTERRUPTED", "UNDECIDED", "USAGE_ERROR", "arrange", "run"]
 
 
 def list_(as_json: Json = False, all_: All = False, rules: RuleList = False) -> int:
@@ -90,7 +90,7 @@ def compare_(
 
 
 def verify(ids: Ids = (), choices: CommonOptions = DEFAULTS, save: Save = None) -> int:
-    """Judge every claim; exit code 1 when one fails. Without ids: all experiments, which takes hours.
+    """Judge every claim; exit code 1 when one fails, 2 when none is decided. Without ids: all, which takes hours.
 
     llm-exactness, alone: the gradient of the language-model trainer against the dense one, over layouts of the batch.
     """

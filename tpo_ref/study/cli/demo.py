@@ -61,6 +61,7 @@ def run(out: Path, as_json: bool) -> int:
         show.print_json(finished)
     else:
         show.print_table(closing_table([entry.report for entry in finished]))
+        show.print_lines(open_claims([entry.report for entry in finished]))
         show.print_lines(entry.figure for entry in finished)
     return 0
 
@@ -79,6 +80,17 @@ def closing_table(reports: Sequence[ExperimentReport]) -> list[list[str]]:
     ]
     headlines = {step.experiment: step.headline for step in STEPS}
     return [head, *(_row(entry, headlines[entry.experiment]) for entry in reports)]
+
+
+def open_claims(reports: Sequence[ExperimentReport]) -> list[str]:
+    """A line for each claim that does not hold or is unclear."""
+    return [
+        f"{claim.verdict}: {entry.experiment}, {claim.claim}, {tables.text(claim.ours)} "
+        f"({tables.bounds(*claim.interval)}), accepted {tables.interval(*claim.accepted)}"
+        for entry in reports
+        for claim in entry.claims
+        if claim.verdict != HOLDS
+    ]
 
 
 def _row(entry: ExperimentReport, headline: str) -> list[str]:

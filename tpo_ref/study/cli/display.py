@@ -11,7 +11,8 @@ def print_methods(report: ExperimentReport) -> None:
     """The methods of a report, best first, and the sentence that says who won."""
     if report.methods:
         print_table(tables.method_table(report.methods, report.statistics), _title(report))
-        print(report.winner, end="\n\n")
+        if report.winner is not None:
+            print(report.winner, end="\n\n")
 
 
 def print_suite(report: SuiteReport) -> None:
@@ -23,11 +24,11 @@ def print_suite(report: SuiteReport) -> None:
 
 
 def print_claims(report: ExperimentReport | SuiteReport) -> None:
-    """The claims of a report, each with its verdict."""
+    """The claims of a report, each with the interval that decides and its verdict."""
     if report.claims:
         print_table(tables.claim_table(report.claims), _title(report))
     else:
-        print(f"{report.experiment}: no claim is judged at scale {report.scale}")
+        print(f"{report.experiment}: no claim at scale {report.scale}, which confirms nothing")
 
 
 def _title(report: ExperimentReport | SuiteReport) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tpo_ref.checks import unknown
 from tpo_ref.study import claims, files, registry
 from tpo_ref.study.cli import display, pictures, show
-from tpo_ref.study.cli.exits import CLAIM_FAILED
+from tpo_ref.study.cli.exits import CLAIM_FAILED, UNDECIDED
 from tpo_ref.study.cli.options import DEFAULTS, Options
 from tpo_ref.study.cli.selection import MemberUnits, Selection, count_unjudged, report, select, suite_report, units
 from tpo_ref.study.errors import Unavailable
@@ -20,7 +20,10 @@ from tpo_ref.study.runner import Request
 
 
 def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
-    """Judge and print every claim, save the reports where a folder is given; CLAIM_FAILED when one fails."""
+    """Judge and print every claim, save the reports where a folder is given.
+
+    Returns: CLAIM_FAILED when a claim fails, UNDECIDED when none holds or fails, else 0.
+    """
     if any(name in registry.CHECKS for name in ids):
         return _check(ids, options, folder)
     names = (*registry.EXPERIMENTS, *registry.SUITES, *registry.CHECKS)
@@ -45,7 +48,9 @@ def verify(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
     missing = sum(count_unjudged(subject, options.scale, results) for subject in [*subjects, *suites])
     words = [claim.verdict for entry in reports for claim in entry.claims]
     print(_counts(words, missing, options.scale), file=sys.stderr if options.as_json else sys.stdout)
-    return CLAIM_FAILED if claims.FAILS in words else 0
+    if claims.FAILS in words:
+        return CLAIM_FAILED
+    return 0 if claims.HOLDS in words else UNDECIDED
 
 
 def _units(request: Request, required: bool) -> StoredResults | None:
@@ -102,4 +107,6 @@ def _check(ids: tuple[str, ...], options: Options, folder: Path | None) -> int:
 def _counts(words: list[str], missing: int, scale: str) -> str:
     counts = ", ".join(f"{words.count(word)} {word}" for word in (claims.HOLDS, claims.UNCLEAR, claims.FAILS))
     left_out = f" {missing} more not judged, their methods or experiments left out." if missing else ""
+    if not words:
+        return f"no claim at scale {scale}, which confirms nothing.{left_out}"
     return f"{len(words)} claims at scale {scale}: {counts}.{left_out}"

@@ -5,7 +5,7 @@ Departures from the paper, each explained in spec/deviations.md:
 - D61 two cells of Table 1 that Table 2 contradicts are shown, not judged.
 - All that `tpo_torch.reversal.runs` lists.
 - D40 standard errors divide by n − 1.
-- D41 a claim may be unclear.
+- D41 claims are judged by the interval of ours.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tpo_torch import checks
-from tpo_torch.ppo import clipped_objective
+from tpo_torch.ppo import _slope, clipped_objective
 
 
 def grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float = 0.2, beta: float = 0.04) -> Tensor:
@@ -79,6 +79,12 @@ def _each(x: Tensor, a: Tensor, epsilon: float, beta: float) -> Tensor:
 
 def _grpo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float, beta: float) -> Tensor:
     return _each(logp - logp_old.detach(), advantages.detach(), epsilon, beta).sum(-1)
+
+
+def _grpo_grad(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float, beta: float) -> Tensor:
+    x = logp - logp_old
+    g = 0.0 - _slope(x, advantages, epsilon, epsilon)
+    return g - beta * torch.expm1(-x) if beta else g
 
 
 def _grpo_token_loss(

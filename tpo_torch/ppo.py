@@ -97,3 +97,13 @@ def clipped_objective(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon
 
 def _ppo_loss(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
     return -clipped_objective(logp - logp_old.detach(), advantages.detach(), epsilon, epsilon).sum(-1)
+
+
+def _ppo_grad(logp: Tensor, logp_old: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    return 0.0 - _slope(logp - logp_old, advantages, epsilon, epsilon)
+
+
+def _slope(x: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    """Slope of `clipped_objective` in x: A r inside the clip, exactly 0 outside."""
+    inside = inside_clip(x, advantages, epsilon_low, epsilon_high)
+    return torch.where(inside, torch.exp(torch.where(inside, x, 0.0)) * advantages, 0.0)

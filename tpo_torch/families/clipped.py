@@ -22,6 +22,9 @@ class Ppo(Baselined):
     def _loss(self, group: ScoredGroup) -> Tensor:
         return ppo._ppo_loss(group.logp, group.logp_old, self._advantages(group), self.epsilon)
 
+    def _gradient(self, group: ScoredGroup) -> Tensor:
+        return ppo._ppo_grad(group.logp, group.logp_old, self._advantages(group), self.epsilon)
+
 
 @dataclass(frozen=True)
 class DrGrpo(Rule):
@@ -66,11 +69,21 @@ class Grpo(Informed):
 
     def _loss(self, group: ScoredGroup) -> Tensor:
         a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
-        near = group.logp
-        if self.log_ratio_limit is not None:
-            x = group.logp - group.logp_old
-            near = group.logp_old + x.clamp(-self.log_ratio_limit, self.log_ratio_limit)
+        near, _ = self._near(group)
         return grpo._grpo_loss(near, group.logp_old, a, self.epsilon, self.beta) * self._weight(group)
+
+    def _gradient(self, group: ScoredGroup) -> Tensor:
+        a = advantages._group_standardised(group.scores, self.epsilon_std, group.mask)
+        near, inside = self._near(group)
+        g = grpo._grpo_grad(near, group.logp_old, a, self.epsilon, self.beta)
+        return torch.where(inside, g, 0.0) * self._weight(group).unsqueeze(-1)
+
+    def _near(self, group: ScoredGroup) -> tuple[Tensor, Tensor]:
+        """Log-probabilities no further from the snapshot than the limit, and which of them have a slope."""
+        if self.log_ratio_limit is None:
+            return group.logp, group.mask
+        x, limit = group.logp - group.logp_old, self.log_ratio_limit
+        return group.logp_old + x.clamp(-limit, limit), x.abs() <= limit
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ a transformer and a language model differ in what makes a group and in what stan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -121,6 +122,11 @@ class OwnRule(Rule):
     def uses_lengths(self) -> bool:
         return True
 
+    @functools.cached_property
+    def _where(self) -> str:
+        """How a message about its results begins; found once, since it takes reading the source."""
+        return f"{user_files.place(self.title, self.function)}: its gradient"
+
     def _gradient(self, group: ScoredGroup) -> Floats:
         copies = (
             group.logp.copy(),
@@ -130,7 +136,7 @@ class OwnRule(Rule):
             group.lengths.copy(),
         )
         given = user_files.run(self.title, self.function, *copies, **self.options)
-        where = f"{user_files.place(self.title, self.function)}: its gradient"
+        where = self._where
         if given is None:
             raise TypeError(f"{where}: got None, expected an array; does the function return it?")
         g = checks.array(where, given)

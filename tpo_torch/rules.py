@@ -6,6 +6,7 @@ a transformer and a language model differ in what makes a group and in what stan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -133,6 +134,11 @@ class OwnRule(Rule):
     def uses_lengths(self) -> bool:
         return True
 
+    @functools.cached_property
+    def _where(self) -> str:
+        """How a message about its results begins; found once, since it takes reading the source."""
+        return f"{user_files.place(self.title, self.function)}: its gradient"
+
     def _loss(self, group: ScoredGroup) -> Tensor:
         # Where g = 0, ℓ may be −inf.
         g = self._gradient(group)
@@ -143,7 +149,7 @@ class OwnRule(Rule):
         mask = group.mask.cpu().numpy().copy()
         lengths = group.lengths.cpu().double().numpy().copy()
         given = user_files.run(self.title, self.function, *copies, mask, lengths, **self.options)
-        where = f"{user_files.place(self.title, self.function)}: its gradient"
+        where = self._where
         if given is None:
             raise TypeError(f"{where}: got None, expected an array; does the function return it?")
         try:

@@ -140,6 +140,12 @@ def test_how_many_steps_a_chosen_rule_takes() -> None:
         resolve(choose("pg"), settings, "groups")
 
 
+def test_a_function_named_as_a_method_takes_the_steps_of_any_function(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(MINE.replace("def mine", "def dg"), encoding="utf-8")
+    chosen = choose(f"{tmp_path / 'my.py'}:dg")
+    assert resolve(chosen, replace(TINY, epochs=None)).sampling.epochs == 4
+
+
 def test_a_run_goes_on_with_its_own_rule_alone(tmp_path: Path) -> None:
     text, checkpoint = mine(tmp_path), tmp_path / "state.npz"
 

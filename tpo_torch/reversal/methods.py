@@ -99,5 +99,7 @@ def resolve(name: str | ChosenRule, settings: ReversalSettings, grouping: str = 
     if grouping and grouping not in GROUPINGS:
         raise unknown("grouping", grouping, GROUPINGS)
     rule = name.build(rules)
-    epochs = TABLE[name.name].epochs if name.name in TABLE else 1 if rule.reads == SCORES else EPOCHS
+    # A function of the user's that bears a method's name is none of it.
+    listed = name.function is None and name.name in TABLE
+    epochs = TABLE[name.name].epochs if listed else 1 if rule.reads == SCORES else EPOCHS
     return Method(Sampling(GROUPINGS[grouping or "group"], epochs), rule)
